@@ -1,2 +1,94 @@
-//! (being laid)
-fn main() {}
+//! `cargo xtask <verb>`: the one door through which a developer and the continuous check go.
+//!
+//! Each verb is a file of its own; the parts of `test` are verbs too, so that what failed there can be run alone.
+//! [`test`] runs parts one after the other and closes with a table and one line of totals, [`step`] runs one
+//! command, [`setup`] makes ready what a fresh machine lacks, [`workspace`] knows the folders.
+
+mod cross;
+mod demo;
+mod lint;
+mod models;
+mod sanitize;
+mod setup;
+mod step;
+mod test;
+mod unit;
+mod workspace;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use test::{Options, Part};
+use workspace::Workspace;
+
+/// Everything a developer does with this repository.
+#[derive(Debug, Parser)]
+#[command(bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Embed real sentences with a real model on one rank and on two, and compare.
+    Demo,
+    /// Run every part: lint, unit, models, sanitize, cross.
+    Test(Options),
+    /// Formatting, clippy, documentation, and the rules of ARCHITECTURE.md.
+    Lint,
+    /// Try every order of events in the protocol's models (loom).
+    Models,
+    /// Run the protocol and a group of threads under ThreadSanitizer.
+    Sanitize,
+    /// Run kernels, protocol and collectives for 64-bit Arm in an emulator.
+    Cross,
+}
+
+fn main() -> ExitCode {
+    match perform(&Arguments::parse().verb) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(problem) => {
+            eprintln!("error: {problem:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Does what the verb says; returns whether everything in it is in order.
+fn perform(verb: &Verb) -> Result<bool> {
+    let workspace = Workspace::find()?;
+    match verb {
+        Verb::Demo => demo::run(&workspace).map(|()| true),
+        Verb::Test(options) => Ok(test::run(&workspace, options)),
+        Verb::Lint => Ok(test::run(&workspace, &Options::only(Part::Lint))),
+        Verb::Models => Ok(test::run(&workspace, &Options::only(Part::Models))),
+        Verb::Sanitize => Ok(test::run(&workspace, &Options::only(Part::Sanitize))),
+        Verb::Cross => Ok(test::run(&workspace, &Options::only(Part::Cross))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn parts_are_given_as_a_list() {
+        let arguments = ["xtask", "test", "--only", "lint,models", "--allow-skip", "cross,sanitize"];
+        let Verb::Test(options) = Arguments::try_parse_from(arguments).unwrap().verb else {
+            panic!("the verb is test");
+        };
+        assert_eq!(options.only, [Part::Lint, Part::Models]);
+        assert_eq!(options.allow_skip, [Part::Cross, Part::Sanitize]);
+    }
+}

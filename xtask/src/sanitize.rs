@@ -1,0 +1,36 @@
+//! The protocol and a group of ranks that are threads, under ThreadSanitizer.
+//!
+//! It sees a read or write that no release and acquire orders, which x86 would have forgiven. It cannot see across
+//! processes, hence the in-process group. The standard library is built along, from source: without its
+//! instrumentation every channel and every join inside it would look like a race.
+
+use anyhow::Result;
+
+use crate::setup::toolchain::Toolchain;
+use crate::step::{self, Count};
+use crate::workspace::Workspace;
+
+/// What is run: arguments to `cargo test`. No documentation tests, they would be linked without the sanitizer.
+const RUNS: [&[&str]; 2] = [
+    &["--package", "unisono-protocol", "--lib", "--tests"],
+    &["--package", "unisono", "--test", "in_process"],
+];
+
+/// Runs the tests; a race that is found makes its test program, and so this part, fail.
+pub(crate) fn run(workspace: &Workspace, count: &mut Count) -> Result<()> {
+    let toolchain = Toolchain::prepare(workspace)?;
+    let mut outcome = Ok(());
+    for selection in RUNS {
+        let mut command = toolchain.cargo_with_unstable_options(workspace);
+        command
+            .env("RUSTFLAGS", "-Zsanitizer=thread")
+            // Instrumented code is some ten times slower: fewer random cases say as much about races.
+            .env("PROPTEST_CASES", "16")
+            .args(["test", "-Zbuild-std", "--no-fail-fast", "--target", &workspace.compiler.host])
+            .arg("--target-dir")
+            .arg(workspace.cache.join("sanitize"))
+            .args(selection);
+        outcome = outcome.and(step::run(&mut command, count));
+    }
+    outcome
+}
