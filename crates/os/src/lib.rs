@@ -1,1 +1,50 @@
-//! (being laid)
+//! Everything of unisono that talks to the operating system, safe on the outside.
+//!
+//! The library above asks for things in its own words (memory that cannot shrink, a word to sleep on, news of
+//! a death, a socket that carries descriptors) and this crate turns them into system calls of Linux on
+//! x86_64 and aarch64. It knows nothing of ranks, collectives or queues.
+//!
+//! The one invariant that matters: **no function here can be called in a way that breaks memory safety**,
+//! whatever another process does to memory, sockets or files that it shares with this one. Memory that
+//! others may write is handed out as raw pointers and atomics only, and everything received is checked
+//! before it is believed.
+//!
+//! | module | what it gives |
+//! |---|---|
+//! | [`memfd`] | anonymous memory, sealed, so that it can be handed to another process |
+//! | [`mapping`] | a range of memory of this process: shared or private |
+//! | [`named`] | memory with a name in `/dev/shm` |
+//! | [`futex`] | sleeping on a word, and waking who sleeps |
+//! | [`robust`] | words that the kernel marks when a process dies |
+//! | [`pidfd`] | a descriptor that stands for a process |
+//! | [`socket`] | sockets on one machine that carry descriptors and credentials |
+//! | [`poll`] | waiting for several descriptors, and a descriptor to be woken by |
+//! | [`cpu`] | which processors may be used, how much of them, and how they hang together |
+//! | [`memory_limit`] | how much memory may still be had |
+//! | [`fork_guard`] | telling a forked child from its parent |
+//! | [`features`] | which newer kernel features are there |
+//! | [`thread`], [`process`], [`clock`] | signals, names, priorities, time |
+//!
+//! Every newer kernel feature is probed once and has its fall-back behind the same function;
+//! [`features::probe`] lists them.
+
+mod cgroup;
+mod error;
+
+pub mod clock;
+pub mod cpu;
+pub mod features;
+pub mod fork_guard;
+pub mod futex;
+pub mod mapping;
+pub mod memfd;
+pub mod memory_limit;
+pub mod named;
+pub mod pidfd;
+pub mod poll;
+pub mod process;
+pub mod robust;
+pub mod socket;
+pub mod thread;
+
+pub use error::OsError;
