@@ -1,0 +1,66 @@
+//! The reduce operations in terms of lanes.
+//!
+//! An [`Operation`] says how two values become one and what happens to the last one before it is stored. The
+//! one invariant that matters: `finish` makes every NaN canonical, whatever the fold left.
+
+use super::vector::{BitLanes, Lanes};
+
+/// A reduce operation on lanes of type `L`.
+pub(crate) trait Operation<L> {
+    /// The value so far, and the next source's.
+    fn fold(accumulator: L, next: L) -> L;
+
+    /// What is stored, after all of `sources` are folded.
+    fn finish(accumulator: L, sources: usize) -> L;
+}
+
+macro_rules! operations {
+    ($($(#[$meta:meta])* $name:ident: $lanes:ident, $fold:ident;)+) => {$(
+        $(#[$meta])*
+        pub(crate) struct $name;
+
+        impl<L: $lanes> Operation<L> for $name {
+            #[inline(always)]
+            fn fold(accumulator: L, next: L) -> L {
+                accumulator.$fold(next)
+            }
+
+            #[inline(always)]
+            fn finish(accumulator: L, _sources: usize) -> L {
+                accumulator.canonical()
+            }
+        }
+    )+};
+}
+
+operations! {
+    /// The sum.
+    Sum: Lanes, add;
+    /// The product.
+    Product: Lanes, multiply;
+    /// The least.
+    Min: Lanes, minimum;
+    /// The greatest.
+    Max: Lanes, maximum;
+    /// Bitwise and.
+    And: BitLanes, and;
+    /// Bitwise or.
+    Or: BitLanes, or;
+    /// Bitwise exclusive or.
+    Xor: BitLanes, xor;
+}
+
+/// The sum divided by the number of sources.
+pub(crate) struct Average;
+
+impl<L: Lanes> Operation<L> for Average {
+    #[inline(always)]
+    fn fold(accumulator: L, next: L) -> L {
+        accumulator.add(next)
+    }
+
+    #[inline(always)]
+    fn finish(accumulator: L, sources: usize) -> L {
+        accumulator.divide(sources).canonical()
+    }
+}
