@@ -3,7 +3,10 @@
 //! Every part of every verb goes through [`run`]. The invariant: a line reaches the screen before the next one
 //! is read, so a command that hangs shows where it hangs.
 
+use std::env;
+use std::ffi::OsStr;
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::iter;
 use std::process::{Command, Stdio};
 use std::thread;
 
@@ -42,6 +45,10 @@ pub(crate) enum CannotRun {
 /// Fails when the command cannot be started or ends with anything but success.
 pub(crate) fn run(command: &mut Command, count: &mut Count) -> Result<()> {
     println!("$ {}", shown(command));
+    run_into(command, count, io::stdout())
+}
+
+fn run_into(command: &mut Command, count: &mut Count, to: impl Write) -> Result<()> {
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -51,12 +58,12 @@ pub(crate) fn run(command: &mut Command, count: &mut Count) -> Result<()> {
     let errors = child.stderr.take().context("the child has no error output")?;
     let output = child.stdout.take().context("the child has no output")?;
     let relay = thread::spawn(move || pass_on(errors, io::stderr(), &mut Count::default()));
-    let passed_on = pass_on(output, io::stdout(), count);
+    let passed_on = pass_on(output, to, count);
     let status = child.wait().with_context(|| format!("waiting for {}", shown(command)))?;
     relay.join().map_err(|_| anyhow!("the thread that passes on error output panicked"))??;
     passed_on?;
     if !status.success() {
-        bail!("{} ended with {status}", shown(command));
+        bail!("`{}` ended with {status}", words(command).join(" "));
     }
     Ok(())
 }
@@ -77,7 +84,7 @@ fn pass_on(from: impl Read, mut to: impl Write, count: &mut Count) -> Result<()>
 
 /// Reads the line with which a test program ends: `test result: ok. 12 passed; 0 failed; 1 ignored; …`.
 fn test_result(line: &str) -> Option<Count> {
-    let (_, verdict) = line.split_once("test result: ")?;
+    let verdict = line.strip_prefix("test result: ")?;
     Some(Count { passed: number_before(verdict, " passed")?, failed: number_before(verdict, " failed")? })
 }
 
@@ -88,15 +95,22 @@ fn number_before(text: &str, unit: &str) -> Option<u64> {
 
 /// The command as a person would type it: variables set for it first, then program and arguments.
 fn shown(command: &Command) -> String {
-    let mut words = Vec::new();
+    let mut typed = Vec::new();
     for (name, value) in command.get_envs() {
         if let Some(value) = value.filter(|_| name != "LD_LIBRARY_PATH") {
-            words.push(format!("{}={}", name.to_string_lossy(), quoted(&value.to_string_lossy())));
+            typed.push(format!("{}={}", name.to_string_lossy(), quoted(&value.to_string_lossy())));
         }
     }
-    words.push(quoted(&command.get_program().to_string_lossy()));
-    words.extend(command.get_args().map(|word| quoted(&word.to_string_lossy())));
-    words.join(" ")
+    typed.extend(words(command));
+    typed.join(" ")
+}
+
+/// Program and arguments alone; the cargo that runs us is just `cargo`.
+fn words(command: &Command) -> Vec<String> {
+    let program = command.get_program();
+    let is_our_cargo = env::var_os("CARGO").is_some_and(|cargo| cargo == program);
+    let program = if is_our_cargo { OsStr::new("cargo") } else { program };
+    iter::once(program).chain(command.get_args()).map(|word| quoted(&word.to_string_lossy())).collect()
 }
 
 fn quoted(word: &str) -> String {
@@ -124,6 +138,7 @@ mod tests {
     fn other_lines_are_not_counted() {
         assert_eq!(test_result("running 3 tests"), None);
         assert_eq!(test_result("12 passed, 0 failed"), None);
+        assert_eq!(test_result("it printed: test result: ok. 1 passed; 0 failed"), None);
     }
 
     #[test]
@@ -131,7 +146,9 @@ mod tests {
         let mut count = Count::default();
         let mut command = Command::new("sh");
         command.args(["-c", "echo 'test result: FAILED. 1 passed; 2 failed; 0 ignored'; exit 101"]);
-        assert!(run(&mut command, &mut count).is_err());
+        let mut seen = Vec::new();
+        assert!(run_into(&mut command, &mut count, &mut seen).is_err());
+        assert!(seen.starts_with(b"test result: FAILED. 1 passed"));
         assert_eq!(count, Count { passed: 1, failed: 2 });
     }
 
