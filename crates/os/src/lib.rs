@@ -43,6 +43,7 @@ pub mod named;
 pub mod pidfd;
 pub mod poll;
 pub mod process;
+pub mod random;
 pub mod robust;
 pub mod socket;
 pub mod thread;

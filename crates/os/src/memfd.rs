@@ -88,7 +88,7 @@ pub fn verify_sealed(descriptor: BorrowedFd<'_>, bytes: usize) -> Result<(), Sea
 fn verify_ordinary_pages(descriptor: BorrowedFd<'_>) -> Result<(), SealError> {
     let file_system = rustix::fs::fstatfs(descriptor)
         .map_err(|errno| OsError::from_errno("fstatfs", errno, "received memory"))?;
-    if i64::from(file_system.f_type) != MEMORY_FILE_SYSTEM {
+    if file_system.f_type != MEMORY_FILE_SYSTEM {
         return Err(SealError::NotMemory { found: format!("file system type {:#x}", file_system.f_type) });
     }
     Ok(())

@@ -108,7 +108,9 @@ pub fn create_exclusive(name: &str, bytes: usize) -> Result<OwnedFd, NamedError>
 /// [`NamedError::Missing`], [`NamedError::ForeignOwner`] or what else was found in its place.
 pub fn open(name: &str) -> Result<OwnedFd, NamedError> {
     let path = path_of(name)?;
-    let descriptor = rustix::shm::open(name, OFlags::RDWR, Mode::empty()).map_err(|errno| match errno {
+    // A link could lead to any file of this user.
+    let flags = OFlags::RDWR | OFlags::from_bits_retain(rustix::fs::OFlags::NOFOLLOW.bits());
+    let descriptor = rustix::shm::open(name, flags, Mode::empty()).map_err(|errno| match errno {
         Errno::NOENT => NamedError::Missing { path: path.clone() },
         Errno::ACCESS => denied(&path),
         Errno::LOOP | Errno::ISDIR | Errno::NXIO => NamedError::NotMemory { path: path.clone() },

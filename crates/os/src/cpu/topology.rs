@@ -49,11 +49,8 @@ pub fn caches_below(root: &Path) -> Vec<Cache> {
     for cpu in numbered(&root.join("sys/devices/system/cpu"), "cpu") {
         let directory = root.join(format!("sys/devices/system/cpu/cpu{cpu}/cache"));
         for index in numbered(&directory, "index") {
-            if let Some(cache) = read_cache(&directory.join(format!("index{index}"))) {
-                if !found.contains(&cache) {
-                    found.push(cache);
-                }
-            }
+            let cache = read_cache(&directory.join(format!("index{index}")));
+            found.extend(cache.filter(|cache| !found.contains(cache)));
         }
     }
     found.sort_by(|a, b| (a.level, a.kind, &a.cpus).cmp(&(b.level, b.kind, &b.cpus)));

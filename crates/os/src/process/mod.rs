@@ -90,6 +90,12 @@ pub fn network_namespace_id() -> Option<u64> {
     rustix::fs::stat("/proc/self/ns/net").ok().map(|status| status.st_ino)
 }
 
+/// The control group namespace of this process, equal for processes that see the same limits under the same paths.
+/// `None` if the system does not tell.
+pub fn cgroup_namespace_id() -> Option<u64> {
+    rustix::fs::stat("/proc/self/ns/cgroup").ok().map(|status| status.st_ino)
+}
+
 /// The command line of a process, arguments separated by blanks, or its bare name; `None` if it cannot be seen.
 pub fn command_line(pid: u32) -> Option<String> {
     let raw = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;

@@ -10,6 +10,9 @@ use rustix::net::SocketAddrUnix;
 
 use super::SocketError;
 
+/// The longest name or path, in bytes: what the system has room for, with an end mark or a start mark.
+const LONGEST: usize = 107;
+
 /// An address of this machine.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Address {
@@ -21,20 +24,24 @@ pub enum Address {
 
 impl Address {
     pub(super) fn to_system(&self) -> Result<SocketAddrUnix, SocketError> {
-        let made = match self {
+        let refuse = |problem: &str| {
+            Err(SocketError::InvalidAddress { address: self.clone(), problem: problem.to_owned() })
+        };
+        let length = match self {
+            Address::Abstract(name) => name.len(),
+            Address::File(path) => path.as_os_str().len(),
+        };
+        match length {
             // An empty abstract name would ask the system to choose one.
-            Address::Abstract(name) if name.is_empty() => Err(rustix::io::Errno::INVAL),
+            0 => return refuse("it is empty"),
+            1..=LONGEST => {}
+            _ => return refuse("it is longer than 107 bytes"),
+        }
+        let made = match self {
             Address::Abstract(name) => SocketAddrUnix::new_abstract_name(name),
-            Address::File(path) if path.as_os_str().is_empty() => Err(rustix::io::Errno::INVAL),
             Address::File(path) => SocketAddrUnix::new(path),
         };
-        made.map_err(|errno| SocketError::InvalidAddress {
-            address: self.clone(),
-            problem: match errno {
-                rustix::io::Errno::NAMETOOLONG => "longer than 107 bytes".to_owned(),
-                _ => "empty, or with a zero byte".to_owned(),
-            },
-        })
+        made.or_else(|_| refuse("it holds a zero byte"))
     }
 }
 
