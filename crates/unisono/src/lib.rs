@@ -1,1 +1,38 @@
-//! (being laid)
+//! Collectives between the ranks of a machine, over shared memory.
+//!
+//! A tensor-parallel engine runs one process (or thread) per rank and adds up their partial results many times per token.
+//! This crate does that in about the time that the memory needs to carry the data: [`Communicator`] offers all-reduce,
+//! all-gather, reduce-scatter, broadcast, all-to-all, gather, scatter, barrier, send and recv on slices of any
+//! number type, for 1 to 64 ranks, with the same bits on every rank and never a silent hang.
+//!
+//! ```no_run
+//! use unisono::{Communicator, ReduceOp};
+//!
+//! // Started by `unisono run -n 2 -- ./program` or by torchrun.
+//! let comm = Communicator::from_env()?;
+//! let mut hidden = vec![1.0f32; 4096];
+//! comm.all_reduce(&mut hidden, ReduceOp::Sum)?;
+//! assert_eq!(hidden[0], comm.world_size() as f32);
+//! # Ok::<_, unisono::Error>(())
+//! ```
+//!
+//! The map of the house is in ARCHITECTURE.md. Inside this crate arrows go one way: `communicator` → `collectives` →
+//! `group` → [`segment`].
+
+mod arguments;
+mod call;
+mod collectives;
+mod communicator;
+mod error;
+mod fault;
+mod group;
+mod memory;
+pub mod observe;
+mod parameters;
+pub mod segment;
+
+pub use call::{Algorithm, Call, Operation};
+pub use communicator::{Builder, Communicator, DEFAULT_TIMEOUT, Exchange, Raw};
+pub use error::{Error, LastOperation, PeerStatus, Result};
+pub use parameters::{MAX_WORLD_SIZE, Parameters};
+pub use unisono_kernels::{DType, Element, Isa, ReduceOp};

@@ -1,0 +1,84 @@
+//! What is checked before anything is published: lengths, roots, overlaps.
+//!
+//! An error from here leaves the communicator as it was, on every rank that got it; the message says what was
+//! asked, what was found and what to do.
+
+use crate::error::{Error, Result};
+use crate::memory::{Source, Target};
+
+/// `count` elements of `element` bytes for each of `ranks` ranks, as bytes.
+pub(crate) fn total_bytes(operation: &'static str, count: usize, element: usize, ranks: usize) -> Result<usize> {
+    count
+        .checked_mul(element)
+        .and_then(|bytes| bytes.checked_mul(ranks))
+        .filter(|bytes| isize::try_from(*bytes).is_ok())
+        .ok_or_else(|| {
+            Error::argument(
+                operation,
+                format!("{count} elements of {element} bytes for {ranks} ranks do not fit the address space"),
+            )
+        })
+}
+
+/// `found` elements where `expected` are needed.
+pub(crate) fn length(operation: &'static str, what: &str, expected: usize, found: usize) -> Result<()> {
+    if expected == found {
+        return Ok(());
+    }
+    Err(Error::argument(operation, format!("expected {what} of {expected} elements, found {found}")))
+}
+
+/// The rank of another or any rank of the communicator.
+pub(crate) fn rank(operation: &'static str, role: &str, rank: usize, world: usize) -> Result<()> {
+    if rank < world {
+        return Ok(());
+    }
+    Err(Error::argument(operation, format!("{role} {rank} does not exist: the ranks are 0 to {}", world - 1)))
+}
+
+/// Input and output must be the same memory or not overlap; `same_at` is where the input may lie in the output
+/// (or the output in the input), in bytes.
+pub(crate) fn overlap(operation: &'static str, input: Source<'_>, output: Target<'_>, same_at: isize) -> Result<()> {
+    let (start, end) = (input.address(), input.address().saturating_add(input.len()));
+    let output = output.as_source();
+    let (first, last) = (output.address(), output.address().saturating_add(output.len()));
+    let apart = input.len() == 0 || output.len() == 0 || end <= first || last <= start;
+    if apart || first.checked_add_signed(same_at) == Some(start) {
+        return Ok(());
+    }
+    Err(Error::argument(
+        operation,
+        format!(
+            "input ({} bytes) and output ({} bytes) overlap: they must be separate, or the input must lie {same_at} \
+             bytes from the start of the output (in place)",
+            input.len(),
+            output.len()
+        ),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn overlap_is_allowed_only_in_place() {
+        let mut data = [0u8; 64];
+        let target = Target::of(&mut data);
+        let source = target.as_source();
+        let check = |input, output, at| overlap("test", input, output, at).is_ok();
+        assert!(check(source, target, 0));
+        assert!(check(source.part(0, 32), target.part(32, 32), 0));
+        assert!(!check(source.part(0, 33), target.part(32, 32), 0));
+        assert!(check(source.part(16, 16), target, 16));
+        assert!(!check(source.part(16, 16), target, 0));
+        assert!(check(source.part(10, 0), target, 0), "empty memory overlaps nothing");
+    }
+
+    #[test]
+    fn sizes_that_do_not_fit_are_refused() {
+        assert!(total_bytes("test", usize::MAX / 2, 8, 1).is_err());
+        assert!(total_bytes("test", usize::MAX / 8, 1, 64).is_err());
+        assert_eq!(total_bytes("test", 10, 4, 3).unwrap(), 120);
+    }
+}

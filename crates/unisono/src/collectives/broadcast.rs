@@ -1,0 +1,73 @@
+//! Broadcast and barrier.
+//!
+//! A broadcast goes through two buffers in the root's memory, which all others read: written once, whatever the number of
+//! ranks. The root may use a buffer again once every peer has published a step later than the one that used it last.
+
+use std::time::Duration;
+
+use unisono_kernels::DType;
+
+use super::run::Run;
+use crate::arguments;
+use crate::call::{Algorithm, Call, Operation};
+use crate::error::Result;
+use crate::group::Group;
+use crate::memory::{Target, copy};
+
+/// Every rank's `data` becomes the root's.
+pub(crate) fn broadcast(
+    group: &Group,
+    data: Target<'_>,
+    count: usize,
+    dtype: DType,
+    root: usize,
+    timeout: Option<Duration>,
+) -> Result<()> {
+    arguments::rank("broadcast", "root", root, group.members.world)?;
+    let call = Call::new(Operation::Broadcast).of(count, dtype).rooted(root).by(Algorithm::Shared);
+    let mut run = Run::begin(group, call, timeout)?;
+    let piece = group.layout.broadcast_bytes.max(1);
+    let mut offset = 0;
+    loop {
+        run.broadcast_piece(data.part(offset, piece), root)?;
+        offset += piece;
+        if offset >= data.len() {
+            break;
+        }
+    }
+    run.finish();
+    Ok(())
+}
+
+/// Nobody leaves before all have come.
+pub(crate) fn barrier(group: &Group, operation: Operation, timeout: Option<Duration>) -> Result<()> {
+    let mut run = Run::begin(group, Call::new(operation), timeout)?;
+    run.open_step()?;
+    run.publish();
+    run.wait_for(run.members.peers())?;
+    run.finish();
+    Ok(())
+}
+
+impl Run<'_> {
+    fn broadcast_piece(&mut self, data: Target<'_>, root: usize) -> Result<()> {
+        self.open_step()?;
+        let buffer = (self.steps.broadcast_uses % 2) as usize;
+        self.steps.broadcast_uses += 1;
+        let peers = self.members.peers();
+        if self.members.rank == root {
+            let step = self.step();
+            let written = std::mem::replace(&mut self.steps.broadcast_written[buffer], step);
+            self.wait_until_passed(peers, written)?;
+            if peers != 0 {
+                copy(self.members.own().broadcast(buffer), data.as_source());
+            }
+            self.publish();
+        } else {
+            self.publish();
+            self.wait_for(1 << root)?;
+            copy(data, self.members.memory(root).broadcast(buffer).as_source());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,113 @@
+//! Blocks between all pairs of ranks, in pieces that fit the swap regions: the common part of all-gather,
+//! reduce-scatter, all-to-all, gather and scatter, and of their uneven forms.
+//!
+//! Each is a [`Blocks`]: which bytes this rank hands to which peer, and what it does with the pieces that come in.
+//! The number of steps is the same on all ranks, because all ranks know the longest block.
+
+use super::run::Run;
+use crate::error::Result;
+use crate::memory::{Rows, Source, Target, copy, copy_into_rows};
+
+/// What one operation hands out and takes in.
+pub(crate) trait Blocks<'a> {
+    /// The block for `peer`; empty if there is none.
+    fn outgoing(&self, peer: usize) -> Source<'a>;
+
+    /// Bytes of the block that comes from `peer`; 0 if there is none.
+    fn incoming(&self, peer: usize) -> usize;
+
+    /// Deal with the pieces of up to `limit` bytes at `offset` of all incoming blocks; `piece(peer)` is the peer's.
+    fn take<'p>(&self, offset: usize, limit: usize, piece: impl Fn(usize) -> Source<'p>);
+}
+
+impl Run<'_> {
+    /// Bytes that one piece may have, in whole elements.
+    pub(crate) fn swap_piece(&self, element: usize) -> usize {
+        let region = self.group.layout.swap_bytes;
+        (region - region % element).max(element)
+    }
+
+    /// Exchange all blocks, the longest of which anywhere has `longest` bytes. At least one step, so that every call
+    /// takes part in the order of things.
+    pub(crate) fn exchange<'a>(&mut self, blocks: &impl Blocks<'a>, longest: usize, element: usize) -> Result<()> {
+        let limit = self.swap_piece(element);
+        let sources =
+            self.others().filter(|peer| blocks.incoming(*peer) > 0).fold(0, |sources, peer| sources | 1 << peer);
+        let mut offset = 0;
+        loop {
+            let swap = self.open_swap()?;
+            for peer in self.others() {
+                let part = blocks.outgoing(peer).part(offset, limit);
+                if part.len() > 0 {
+                    copy(self.outbox(swap, peer)?, part);
+                }
+            }
+            self.publish();
+            self.wait_for(sources)?;
+            let run = &*self;
+            blocks.take(offset, limit, |peer| {
+                run.inbox(swap, peer).part(0, blocks.incoming(peer).saturating_sub(offset).min(limit))
+            });
+            offset += limit;
+            if offset >= longest {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Exchange two numbers per pair: `mine(peer)` goes to each peer; returns what came from each (the own ones for this
+    /// rank itself). Peers wrote them: bound them before use.
+    pub(crate) fn exchange_numbers(&mut self, mine: impl Fn(usize) -> [u64; 2]) -> Result<Vec<[u64; 2]>> {
+        let swap = self.open_swap()?;
+        for peer in self.others() {
+            copy(self.outbox(swap, peer)?, Source::of(&mine(peer)));
+        }
+        self.publish();
+        self.wait_for(self.members.peers())?;
+        let received = |peer| {
+            let mut numbers = mine(peer);
+            if peer != self.members.rank {
+                copy(Target::of(&mut numbers), self.inbox(swap, peer));
+            }
+            numbers
+        };
+        Ok((0..self.members.world).map(received).collect())
+    }
+}
+
+/// Blocks that are only copied: `outgoing` says what goes to a peer, `incoming` where its block comes to lie, in
+/// `rows` if the block is strided. Empty memory stands for no block.
+pub(crate) struct Copies<O, I> {
+    pub(crate) world: usize,
+    pub(crate) rank: usize,
+    pub(crate) outgoing: O,
+    pub(crate) incoming: I,
+    /// Bytes of an incoming block, where `rows` makes its memory longer than that.
+    pub(crate) rows: Option<(Rows, usize)>,
+}
+
+impl<'a, O: Fn(usize) -> Source<'a>, I: Fn(usize) -> Target<'a>> Blocks<'a> for Copies<O, I> {
+    fn outgoing(&self, peer: usize) -> Source<'a> {
+        (self.outgoing)(peer)
+    }
+
+    fn incoming(&self, peer: usize) -> usize {
+        self.rows.map_or_else(|| (self.incoming)(peer).len(), |(_, bytes)| bytes)
+    }
+
+    fn take<'p>(&self, offset: usize, _limit: usize, piece: impl Fn(usize) -> Source<'p>) {
+        for peer in (0..self.world).filter(|peer| *peer != self.rank) {
+            let block = (self.incoming)(peer);
+            if block.len() == 0 {
+                continue;
+            }
+            match self.rows {
+                None => {
+                    let piece = piece(peer);
+                    copy(block.part(offset, piece.len()), piece);
+                }
+                Some((rows, _)) => copy_into_rows(block, rows, offset, piece(peer)),
+            }
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! The communicator: what a rank holds of its group, and all that it can ask of it.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`builder`](Builder) | how ranks find one another |
+//! | `even` | collectives in which every rank has the same count |
+//! | `uneven` | collectives with a count per rank |
+//! | `raw` | the same on pointers and a type known at run time, for bindings |
+//! | `split` | sub-groups |
+
+mod builder;
+mod environment;
+mod even;
+mod raw;
+mod split;
+mod uneven;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::call::Operation;
+use crate::collectives::broadcast;
+use crate::error::{PeerStatus, Result};
+use crate::group::{Group, backend};
+use crate::parameters::Parameters;
+pub use builder::{Builder, Exchange};
+pub use raw::Raw;
+
+/// The default deadline of an operation: idle workers wait for hours for their next request, but not for ever.
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30 * 60);
+
+/// A rank's handle on its group.
+///
+/// Every rank makes the same collective calls in the same order. A communicator may be used from several threads; one
+/// collective runs at a time, in the order in which they get an internal lock. Cloning is cheap and gives
+/// another handle on the same group; when the last is dropped, this rank has left.
+///
+/// ```
+/// use unisono::{Communicator, ReduceOp};
+///
+/// // Two ranks as threads; processes use `Communicator::from_env()`.
+/// let ranks = Communicator::in_process(2)?;
+/// std::thread::scope(|scope| {
+///     for comm in ranks {
+///         scope.spawn(move || {
+///             let mut data = [comm.rank() as f32 + 1.0; 4];
+///             comm.all_reduce(&mut data, ReduceOp::Sum)?;
+///             assert_eq!(data, [3.0; 4]);
+///             Ok::<_, unisono::Error>(())
+///         });
+///     }
+/// });
+/// # Ok::<_, unisono::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Communicator {
+    group: Arc<Group>,
+    timeout: Option<Duration>,
+}
+
+impl Communicator {
+    /// Set up how to meet the other ranks; see [`Builder`].
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+
+    /// Meet the other ranks as the environment says: torchrun's `RANK`, `WORLD_SIZE`, `LOCAL_RANK`, `LOCAL_WORLD_SIZE`,
+    /// `MASTER_ADDR`, `MASTER_PORT` and `TORCHELASTIC_RUN_ID`, and the `UNISONO_*` variables of the README.
+    ///
+    /// # Errors
+    /// [`Error::Setting`](crate::Error::Setting) names a variable that is missing or makes no sense;
+    /// [`Error::Rendezvous`](crate::Error::Rendezvous) says who did not come, or who else was there.
+    pub fn from_env() -> Result<Self> {
+        environment::builder()?.connect()
+    }
+
+    /// `world_size` ranks that are threads of this process: hand one to each thread.
+    ///
+    /// # Errors
+    /// If `world_size` is 0 or above 64, a `UNISONO_*` variable makes no sense, or there is no memory.
+    pub fn in_process(world_size: usize) -> Result<Vec<Self>> {
+        builder::check_world_size(world_size)?;
+        Self::in_process_with(world_size, &Parameters::from_env(world_size)?)
+    }
+
+    /// [`Communicator::in_process`] with parameters of one's own.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn in_process_with(world_size: usize, parameters: &Parameters) -> Result<Vec<Self>> {
+        builder::check_world_size(world_size)?;
+        builder::check_isa()?;
+        let ranks = backend::in_process::assemble(world_size, parameters)?;
+        Ok(ranks.into_iter().map(|assembled| Self::over(Group::new(assembled), Some(DEFAULT_TIMEOUT))).collect())
+    }
+
+    fn over(group: Group, timeout: Option<Duration>) -> Self {
+        Communicator { group: Arc::new(group), timeout }
+    }
+
+    /// This rank: 0 to `world_size() - 1`.
+    pub fn rank(&self) -> usize {
+        self.group.members.rank
+    }
+
+    /// How many ranks there are.
+    pub fn world_size(&self) -> usize {
+        self.group.members.world
+    }
+
+    /// What the group is called in messages.
+    pub fn name(&self) -> &str {
+        &self.group.name
+    }
+
+    /// The parameters that all ranks agreed on: rank 0's.
+    pub fn parameters(&self) -> &Parameters {
+        &self.group.parameters
+    }
+
+    /// Shared memory that this rank brought along, in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        self.group.layout.total()
+    }
+
+    /// How long an operation on this handle may wait; `None` is for ever.
+    pub fn timeout(&self) -> Option<Duration> {
+        self.timeout
+    }
+
+    /// A handle on the same group whose operations may wait this long; `None` is for ever.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # let comm = unisono::Communicator::in_process(1)?.remove(0);
+    /// comm.with_timeout(Some(Duration::from_secs(5))).barrier()?;
+    /// # Ok::<_, unisono::Error>(())
+    /// ```
+    #[must_use]
+    pub fn with_timeout(&self, timeout: Option<Duration>) -> Self {
+        Communicator { group: Arc::clone(&self.group), timeout }
+    }
+
+    /// What each rank is and last did, as far as this rank can see.
+    pub fn peers(&self) -> Vec<PeerStatus> {
+        self.group.members.statuses(u64::MAX)
+    }
+
+    /// Nobody leaves before all have come.
+    ///
+    /// # Errors
+    /// Any terminal error; see [`Error`](crate::Error).
+    pub fn barrier(&self) -> Result<()> {
+        broadcast::barrier(&self.group, Operation::Barrier, self.timeout)
+    }
+
+    /// Stop the group, from any thread: every operation under way or to come, on every rank, ends with
+    /// [`Error::Aborted`](crate::Error::Aborted).
+    pub fn abort(&self) {
+        self.group.abort();
+    }
+
+    /// Leave together: wait for all ranks to call this, then leave. Dropping instead leaves at once, and alone.
+    ///
+    /// # Errors
+    /// If not all ranks came within `timeout`, or for any other terminal reason; this rank has left all the same.
+    pub fn close(&self, timeout: Duration) -> Result<()> {
+        let together = broadcast::barrier(&self.group, Operation::Close, Some(timeout));
+        self.group.leave();
+        together
+    }
+
+    /// The same operations on pointers, with the element type given at run time.
+    pub fn raw(&self) -> Raw<'_> {
+        Raw::new(self)
+    }
+}
+
+impl fmt::Debug for Communicator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Communicator")
+            .field("name", &self.group.name)
+            .field("rank", &self.rank())
+            .field("world_size", &self.world_size())
+            .finish_non_exhaustive()
+    }
+}

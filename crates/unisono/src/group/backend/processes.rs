@@ -1,0 +1,134 @@
+//! Ranks that are processes: memories are sealed memfds, handed over a socket; deaths are heard of through the kernel.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{Backend, Subgroup};
+use crate::call::{Call, Operation};
+use crate::collectives::blocks::Table;
+use crate::collectives::gather;
+use crate::error::Result;
+use crate::group::layout::DEATH_WORDS;
+use crate::group::members::Members;
+use crate::group::rendezvous::{self, Invitation, Met, name::Meeting};
+use crate::group::watch::{Lifeline, Liveness, Marker};
+use crate::group::{Assembled, Group};
+use crate::memory::{Source, Target};
+use crate::observe;
+
+/// Bytes of a drawn name.
+const DRAWN: usize = 16;
+
+/// The other processes, as a group of this process knows them.
+#[derive(Debug)]
+pub(crate) struct Neighbours {
+    liveness: Arc<Liveness>,
+    /// Each member's rank in the founding group, by which [`Liveness`] knows it.
+    founding_ranks: Vec<usize>,
+    founders: usize,
+    meeting: Meeting,
+}
+
+/// Meet the other processes of a new group.
+pub(crate) fn assemble(invitation: Invitation) -> Result<Assembled> {
+    let world = invitation.world;
+    let mut marker = None;
+    let mut met = rendezvous::meet(&invitation, |memory| {
+        marker = Some(Marker::start(memory, DEATH_WORDS, world)?);
+        Ok(())
+    })?;
+    observe::report(&met, invitation.rank, world);
+    let door = met.door.take();
+    let lifelines = lifelines(&mut met, invitation.rank);
+    let members = Arc::new(Members::new(invitation.rank, met.pids.clone(), std::mem::take(&mut met.memories)));
+    let marker = match marker {
+        Some(marker) => marker,
+        None => Marker::start(met.own.memory.as_fd(), DEATH_WORDS, world)?,
+    };
+    let liveness = Liveness::start(marker, Arc::clone(&members), lifelines, door)?;
+    let neighbours = Neighbours {
+        liveness,
+        founding_ranks: (0..world).collect(),
+        founders: world,
+        meeting: invitation.meeting.clone(),
+    };
+    Ok(assembled(invitation.meeting.label, met, members, neighbours))
+}
+
+fn assembled(name: String, met: Met, members: Arc<Members>, neighbours: Neighbours) -> Assembled {
+    Assembled {
+        name,
+        parameters: met.welcome.parameters,
+        layout: met.own.layout,
+        members,
+        crowded: met.welcome.crowded,
+        backend: Backend::Processes(neighbours),
+    }
+}
+
+/// How to hear of each peer's death: its pidfd, and its socket where there is a direct one.
+fn lifelines(met: &mut Met, own: usize) -> Vec<Lifeline> {
+    let mut sockets: Vec<_> = (0..met.pids.len()).map(|_| None).collect();
+    for (rank, connection) in met.connections.drain(..) {
+        sockets[rank] = Some(connection);
+    }
+    let pidfds = met.pidfds.drain(..);
+    let lines = pidfds.zip(sockets).enumerate().filter(|(rank, _)| *rank != own);
+    lines.map(|(rank, (pidfd, socket))| Lifeline { rank, pidfd, socket }).collect()
+}
+
+impl Neighbours {
+    /// Meet again in smaller groups: the first member of each draws a name and tells it through the parent.
+    pub(crate) fn split(
+        &self,
+        parent: &Group,
+        subgroup: Option<&Subgroup>,
+        timeout: Option<Duration>,
+    ) -> Result<Option<Assembled>> {
+        let leads = subgroup.is_some_and(|subgroup| subgroup.rank == 0);
+        let drawn = if leads { Meeting::draw()? } else { vec![0; DRAWN] };
+        let mut all = vec![0u8; DRAWN * parent.members.world];
+        let call = Call::new(Operation::Split).shaped([DRAWN]);
+        let blocks = Table::Even(DRAWN);
+        gather::all_gather(parent, call, Source::of(&drawn), Target::of(&mut all), &blocks, None, timeout)?;
+        let Some(subgroup) = subgroup else { return Ok(None) };
+
+        let label = format!("{} / split {} color {}", parent.name, subgroup.split, subgroup.color);
+        let name = &all[subgroup.members[0] * DRAWN..][..DRAWN];
+        let directory = self.meeting.directory().map(ToOwned::to_owned);
+        let invitation = Invitation {
+            rank: subgroup.rank,
+            world: subgroup.members.len(),
+            meeting: Meeting::drawn(name, directory).with_label(label.clone()),
+            deadline: timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
+            parameters: parent.parameters.clone(),
+        };
+        let mut met = rendezvous::meet(&invitation, |_| Ok(()))?;
+        observe::report(&met, self.founding_ranks[parent.members.rank], subgroup.members.len());
+        let memories = std::mem::take(&mut met.memories);
+        let pids = subgroup.members.iter().map(|member| parent.members.pid(*member)).collect();
+        let members = Arc::new(Members::new(subgroup.rank, pids, memories));
+        let neighbours = self.neighbours_of(subgroup, invitation.meeting);
+        self.liveness.also_tell(&members, neighbours.ranks_by_founder());
+        Ok(Some(assembled(label, met, members, neighbours)))
+    }
+
+    fn neighbours_of(&self, subgroup: &Subgroup, meeting: Meeting) -> Neighbours {
+        Neighbours {
+            liveness: Arc::clone(&self.liveness),
+            founding_ranks: subgroup.members.iter().map(|member| self.founding_ranks[*member]).collect(),
+            founders: self.founders,
+            meeting,
+        }
+    }
+
+    /// For each process of the founding group, its rank in this one.
+    fn ranks_by_founder(&self) -> Vec<Option<usize>> {
+        let mut ranks = vec![None; self.founders];
+        for (rank, founder) in self.founding_ranks.iter().enumerate() {
+            ranks[*founder] = Some(rank);
+        }
+        ranks
+    }
+}

@@ -1,0 +1,264 @@
+//! A group of ranks that have met: their memories, their steps, and how it ends.
+//!
+//! Two backends bring ranks together ([`backend`]): processes, whose memories are memfds handed over a socket, and
+//! threads of one process. From here up nobody knows which. A [`Group`] is what one rank holds; it lives until
+//! the last handle of the communicator is dropped, and then says goodbye.
+//!
+//! The one invariant that matters: **after a terminal error every call returns it.** Whoever meets one first
+//! writes down the cause for the others, stops the group, and remembers the error for this rank.
+
+pub(crate) mod backend;
+pub(crate) mod cause;
+pub(crate) mod header;
+pub(crate) mod layout;
+pub(crate) mod loopback;
+pub(crate) mod members;
+pub(crate) mod rendezvous;
+pub(crate) mod shared_memory;
+pub(crate) mod waiter;
+pub(crate) mod watch;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use parking_lot::{Mutex, MutexGuard};
+use unisono_os::fork_guard::ForkMark;
+use unisono_protocol::Ended;
+
+use crate::call::Call;
+use crate::collectives::point_to_point::Side;
+use crate::error::{Error, Result};
+use crate::parameters::Parameters;
+use backend::Backend;
+use cause::Cause;
+use layout::Layout;
+use loopback::Loopback;
+use members::{Members, Situation};
+
+/// How far this rank has come, and which staging it used when. Steps count from 1; 0 says never.
+#[derive(Debug)]
+pub(crate) struct Steps {
+    /// The step that this rank published last.
+    pub(crate) step: u64,
+    /// The number of the last call.
+    pub(crate) calls: u64,
+    /// The fingerprint of all calls so far.
+    pub(crate) history: u64,
+    /// Per peer: a step that it is known to have published.
+    pub(crate) seen: Vec<u64>,
+    /// How often the swap regions were used.
+    pub(crate) swap_uses: u64,
+    /// Per peer and region (0: in the peer's memory, 1: in the own): when this rank last wrote it.
+    pub(crate) swap_written: Vec<[u64; 2]>,
+    /// Per reducer: when this rank last wrote its slot there.
+    pub(crate) migrate_written: Vec<u64>,
+    /// How many broadcast pieces there were.
+    pub(crate) broadcast_uses: u64,
+    /// Per buffer: when this rank, as root, last wrote it.
+    pub(crate) broadcast_written: [u64; 2],
+}
+
+impl Steps {
+    fn new(world: usize) -> Self {
+        Steps {
+            step: 0,
+            calls: 0,
+            history: 0,
+            seen: vec![0; world],
+            swap_uses: 0,
+            swap_written: vec![[0; 2]; world],
+            migrate_written: vec![0; world],
+            broadcast_uses: 0,
+            broadcast_written: [0; 2],
+        }
+    }
+}
+
+/// What one rank holds of a group.
+#[derive(Debug)]
+pub(crate) struct Group {
+    pub(crate) name: String,
+    pub(crate) parameters: Parameters,
+    pub(crate) layout: Arc<Layout>,
+    pub(crate) members: Arc<Members>,
+    /// Whether ranks outnumber the cores they may use.
+    pub(crate) crowded: bool,
+    pub(crate) outgoing: Vec<Mutex<Side>>,
+    pub(crate) incoming: Vec<Mutex<Side>>,
+    pub(crate) loopback: Loopback,
+    pub(crate) backend: Backend,
+    steps: Mutex<Steps>,
+    transfers: Mutex<u64>,
+    ended: OnceLock<Error>,
+    closed: AtomicBool,
+    splits: AtomicU64,
+    born: ForkMark,
+    parent: u32,
+}
+
+/// What a backend has brought together.
+pub(crate) struct Assembled {
+    pub(crate) name: String,
+    pub(crate) parameters: Parameters,
+    pub(crate) layout: Arc<Layout>,
+    pub(crate) members: Arc<Members>,
+    pub(crate) crowded: bool,
+    pub(crate) backend: Backend,
+}
+
+impl Group {
+    pub(crate) fn new(assembled: Assembled) -> Self {
+        let Assembled { name, parameters, layout, members, crowded, backend } = assembled;
+        let world = members.world;
+        let sides = || (0..world).map(|_| Mutex::new(Side::default())).collect::<Vec<_>>();
+        Group {
+            name,
+            parameters,
+            layout,
+            crowded,
+            outgoing: sides(),
+            incoming: sides(),
+            loopback: Loopback::default(),
+            backend,
+            steps: Mutex::new(Steps::new(world)),
+            transfers: Mutex::new(0),
+            ended: OnceLock::new(),
+            closed: AtomicBool::new(false),
+            splits: AtomicU64::new(0),
+            born: ForkMark::now(),
+            parent: unisono_os::process::pid(),
+            members,
+        }
+    }
+
+    /// See that this rank may use the communicator at all.
+    #[inline]
+    pub(crate) fn enter(&self, operation: &'static str) -> Result<()> {
+        if self.born.crossed_fork() {
+            return Err(Error::Forked { operation, parent: self.parent });
+        }
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::Closed { operation });
+        }
+        self.check_usable()
+    }
+
+    /// The terminal error, if there was one.
+    #[inline]
+    pub(crate) fn check_usable(&self) -> Result<()> {
+        self.ended.get().map_or(Ok(()), |error| Err(error.clone()))
+    }
+
+    /// The lock that puts the collectives of several threads in order.
+    pub(crate) fn lock_steps(
+        &self,
+        operation: &'static str,
+        timeout: Option<Duration>,
+    ) -> Result<MutexGuard<'_, Steps>> {
+        lock(&self.steps, operation, timeout)
+    }
+
+    /// The lock that puts the sends to (or receives from) one peer in order.
+    pub(crate) fn lock_side<'g>(
+        &self,
+        operation: &'static str,
+        side: &'g Mutex<Side>,
+        timeout: Option<Duration>,
+    ) -> Result<MutexGuard<'g, Side>> {
+        lock(side, operation, timeout)
+    }
+
+    /// The number of the next split; the same on all ranks, because they split in the same order.
+    pub(crate) fn next_split(&self) -> u64 {
+        self.splits.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Show a send or recv in this rank's record.
+    pub(crate) fn note_transfer(&self, call: Call) -> u64 {
+        let mut transfers = self.transfers.lock();
+        *transfers += 1;
+        self.members.own().header().transfers.begin(*transfers, call.pack());
+        *transfers
+    }
+
+    /// The transfer came to its end; the record shows it unless another one began since.
+    pub(crate) fn note_transfer_end(&self, number: u64) {
+        let transfers = self.transfers.lock();
+        if *transfers == number {
+            self.members.own().header().transfers.finish(number);
+        }
+    }
+
+    /// A wait ended without its peers: tell the others why, and remember it.
+    #[cold]
+    pub(crate) fn end_wait(&self, ended: Ended, at: Situation) -> Error {
+        match ended {
+            Ended::Aborted(missing) => {
+                let error = self.members.explain(missing, at);
+                if let Error::PeerLeft { rank, .. } = error {
+                    self.members.stop(Cause::PeerLeft { rank });
+                }
+                self.end_with(error)
+            }
+            Ended::TimedOut(missing) => {
+                self.members.stop(Cause::Timeout { missing, waited: at.waited });
+                self.end_with(self.timed_out(missing, at))
+            }
+        }
+    }
+
+    /// The error of a deadline that passed.
+    pub(crate) fn timed_out(&self, missing: u64, at: Situation) -> Error {
+        Error::Timeout {
+            call: at.call,
+            number: at.number,
+            waited: at.waited,
+            peers: self.members.statuses(missing),
+            reported_by: None,
+        }
+    }
+
+    /// Remember a terminal error; the first one stays.
+    #[cold]
+    pub(crate) fn end_with(&self, error: Error) -> Error {
+        let first = self.ended.get_or_init(|| error).clone();
+        self.loopback.wake();
+        first
+    }
+
+    /// Stop the group from any thread.
+    pub(crate) fn abort(&self) {
+        if !self.born.crossed_fork() {
+            self.members.stop(Cause::Aborted);
+            self.loopback.wake();
+        }
+    }
+
+    /// Say goodbye. From here on this rank's calls fail, and a peer that still needs it gets `PeerLeft`.
+    pub(crate) fn leave(&self) {
+        if !self.closed.swap(true, Ordering::AcqRel) && !self.born.crossed_fork() {
+            self.members.leave();
+        }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+fn lock<'m, T>(
+    mutex: &'m Mutex<T>,
+    operation: &'static str,
+    timeout: Option<Duration>,
+) -> Result<MutexGuard<'m, T>> {
+    if let Some(guard) = mutex.try_lock() {
+        return Ok(guard);
+    }
+    match timeout {
+        None => Ok(mutex.lock()),
+        Some(timeout) => mutex.try_lock_for(timeout).ok_or(Error::Busy { operation, waited: timeout }),
+    }
+}

@@ -1,0 +1,149 @@
+//! The sockets at which rank 0 can be found: while ranks gather, and later to turn latecomers away.
+//!
+//! The abstract socket stays for the life of the group: it is what makes a second engine under the same name fail with
+//! a reason instead of meeting half of the first. A socket file exists only while ranks gather.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use unisono_os::socket::{Address, Connection, Credentials, Listener, SocketError};
+
+use super::Invitation;
+use super::messages::{self, Message};
+use crate::error::Result;
+
+/// How long the socket file waits for ranks that come to the abstract socket.
+const FILE_AFTER: Duration = Duration::from_millis(500);
+/// How long a dying holder of the name is given to disappear.
+const PATIENCE_WITH_HOLDER: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(20);
+/// How long a holder of the name may think about its answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(1);
+/// How long a latecomer may take to say its first word.
+const HEAR_OUT_FOR: Duration = Duration::from_millis(100);
+
+/// Rank 0's listening sockets.
+#[derive(Debug)]
+pub(crate) struct Door {
+    listener: Listener,
+    file: Option<Listener>,
+    file_address: Address,
+    /// When the socket file is due; `None` once it is there or could not be made.
+    file_at: Option<Instant>,
+    /// What latecomers are told.
+    full: String,
+}
+
+impl Door {
+    /// Take the group's name. If somebody has it, ask who; a holder that is dying is waited for.
+    pub(crate) fn open(invitation: &Invitation) -> Result<Door> {
+        let address = invitation.meeting.abstract_address();
+        let patience = Instant::now() + PATIENCE_WITH_HOLDER;
+        let patience = invitation.deadline.map_or(patience, |deadline| deadline.min(patience));
+        let listener = loop {
+            match Listener::bind(&address) {
+                Ok(listener) => break listener,
+                Err(SocketError::InUse { holder, .. }) => {
+                    if let Some(answer) = ask_holder(invitation, &address) {
+                        return Err(invitation.error(format!("{} ({answer})", taken_by(holder))));
+                    }
+                    if Instant::now() >= patience {
+                        return Err(invitation.error(format!("{} (it does not answer)", taken_by(holder))));
+                    }
+                    std::thread::sleep(PAUSE);
+                }
+                Err(error) => return Err(invitation.socket_error("listening for the other ranks")(error)),
+            }
+        };
+        let wants_file_now = invitation.meeting.directory().is_some();
+        let mut door = Door {
+            listener,
+            file: None,
+            file_address: invitation.meeting.file_address(),
+            file_at: Some(if wants_file_now { Instant::now() } else { Instant::now() + FILE_AFTER }),
+            full: String::new(),
+        };
+        let made = door.make_file_if_due();
+        if wants_file_now {
+            made.map_err(invitation.socket_error("listening for the other ranks"))?;
+        }
+        Ok(door)
+    }
+
+    /// The next time at which the door wants to be looked after.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        self.file_at
+    }
+
+    /// Make the socket file when its time has come: ranks that did not come to the abstract socket may be in
+    /// another network namespace.
+    pub(crate) fn make_file_if_due(&mut self) -> Result<(), SocketError> {
+        if self.file_at.is_some_and(|at| Instant::now() >= at) {
+            self.file_at = None;
+            self.file = Some(Listener::bind(&self.file_address)?);
+        }
+        Ok(())
+    }
+
+    /// Everybody is in: remove the socket file, and remember what to tell those who still come.
+    pub(crate) fn close_file(&mut self, full: String) {
+        self.file = None;
+        self.file_at = None;
+        self.full = full;
+    }
+
+    pub(crate) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        std::iter::once(&self.listener).chain(&self.file).map(AsFd::as_fd).collect()
+    }
+
+    /// Let in whoever waits outside.
+    pub(crate) fn let_in(&self) -> Vec<Connection> {
+        let now = || Some(Instant::now());
+        std::iter::once(&self.listener)
+            .chain(&self.file)
+            .flat_map(|listener| std::iter::from_fn(move || listener.accept(now()).ok()))
+            .collect()
+    }
+
+    /// Tell whoever waits outside that the group is complete. Returns whether the door still works.
+    pub(crate) fn turn_away(&mut self) -> bool {
+        let guests = self.let_in();
+        for guest in &guests {
+            hear_out(guest);
+            refuse(guest, &self.full, &[]);
+        }
+        // A listener that is readable and yet lets nobody in would wake the watcher for ever.
+        !guests.is_empty()
+    }
+}
+
+/// Take what somebody said, if it says anything soon: closing a socket on unread words would lose our answer, too.
+fn hear_out(guest: &Connection) {
+    let _ = messages::receive(guest, Some(Instant::now() + HEAR_OUT_FOR));
+}
+
+/// Tell somebody why it cannot take part. It may have gone already, which is as good.
+pub(crate) fn refuse(guest: &Connection, problem: &str, missing: &[usize]) {
+    let refusal = Message::Refused { problem: problem.to_string(), missing: missing.to_vec() };
+    let _ = messages::send(guest, &refusal, &[], Some(Instant::now() + ANSWER_WITHIN));
+}
+
+/// Ask whoever holds the name what it is; `None` if nobody answers.
+fn ask_holder(invitation: &Invitation, address: &Address) -> Option<String> {
+    let deadline = Some(Instant::now() + ANSWER_WITHIN);
+    let connection = Connection::connect(address, deadline).ok()?;
+    messages::send(&connection, &Message::Hello(invitation.hello()), &[], deadline).ok()?;
+    match messages::receive(&connection, deadline).ok()?? {
+        (Message::Refused { problem, .. }, _) => Some(problem),
+        _ => Some("it answered something else".to_string()),
+    }
+}
+
+fn taken_by(holder: Option<Credentials>) -> String {
+    let who = match holder {
+        Some(Credentials { pid, uid, .. }) if pid != 0 => format!("process {pid} of user {uid}"),
+        Some(Credentials { uid, .. }) => format!("a process of user {uid} in another process namespace"),
+        None => "another process".to_string(),
+    };
+    format!("{who} is rank 0 of a group of this name already: give one of them another port, group name or run id")
+}

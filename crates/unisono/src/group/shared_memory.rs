@@ -1,0 +1,113 @@
+//! One rank's memory as the ranks of the group see it: a base address, a layout, and no references to data.
+//!
+//! This is the room where offsets become pointers. Words become references to atomics, which may be shared with
+//! processes that write them; data stays raw pointers. The memory is at least as large as the layout says, which
+//! [`SharedMemory::new`] checks once.
+
+#![allow(unsafe_code)]
+
+use std::sync::Arc;
+
+use unisono_os::mapping::Mapping;
+use unisono_protocol::{ArrivalLine, Cursor};
+
+use super::header::Header;
+use super::layout::{DEATH_WORDS, Layout};
+use crate::error::{Error, Result};
+use crate::memory::Target;
+
+/// The memory of one rank, mapped here.
+#[derive(Clone, Debug)]
+pub(crate) struct SharedMemory {
+    mapping: Arc<Mapping>,
+    layout: Arc<Layout>,
+    owner: usize,
+}
+
+impl SharedMemory {
+    /// See `mapping` as the memory of rank `owner`.
+    ///
+    /// # Errors
+    /// If the mapping is smaller than the layout or not aligned to a page.
+    pub(crate) fn new(mapping: Arc<Mapping>, layout: Arc<Layout>, owner: usize) -> Result<Self> {
+        if mapping.len() < layout.total() || !mapping.as_ptr().addr().is_multiple_of(super::layout::PAGE) {
+            return Err(Error::Segment {
+                name: format!("of rank {owner}"),
+                problem: format!("expected {} bytes, found {}", layout.total(), mapping.len()),
+            });
+        }
+        Ok(SharedMemory { mapping, layout, owner })
+    }
+
+    /// A word structure at an offset of the layout.
+    #[inline]
+    fn words<T>(&self, offset: usize) -> &T {
+        debug_assert!(offset + size_of::<T>() <= self.layout.total() && offset.is_multiple_of(align_of::<T>()));
+        // SAFETY: the types used here (Header, Cursor, AtomicU32) consist of atomics only, for which any
+        // bit pattern is valid and which may be written by other processes while a reference exists. The
+        // offset comes from the layout, so it is aligned for T and T lies inside `layout.total()` bytes, which
+        // the mapping holds (checked in `new`); the mapping lives as long as `self`, hence as the reference.
+        unsafe { &*self.mapping.as_ptr().add(offset).cast::<T>() }
+    }
+
+    /// A data region: `bytes` from `offset`.
+    #[inline]
+    fn data(&self, offset: usize, bytes: usize) -> Target<'_> {
+        debug_assert!(offset + bytes <= self.layout.total());
+        // SAFETY: offset and length come from the layout, so the region lies inside the mapping (checked in
+        // `new`), which lives as long as `self`, hence as the target.
+        unsafe { Target::from_raw(self.mapping.as_ptr().add(offset), bytes) }
+    }
+
+    #[inline]
+    pub(crate) fn header(&self) -> &Header {
+        self.words(0)
+    }
+
+    #[inline]
+    pub(crate) fn arrival(&self) -> &ArrivalLine {
+        &self.header().arrival
+    }
+
+    /// The cursor that the owner moves as it sends to `peer`.
+    #[inline]
+    pub(crate) fn head(&self, peer: usize) -> &Cursor {
+        self.words(self.layout.head(peer))
+    }
+
+    /// The cursor that the owner moves as it receives from `peer`.
+    #[inline]
+    pub(crate) fn tail(&self, peer: usize) -> &Cursor {
+        self.words(self.layout.tail(peer))
+    }
+
+    /// The word that the kernel marks for `peer` when the owner's process dies.
+    #[inline]
+    pub(crate) fn death_word(&self, peer: usize) -> &std::sync::atomic::AtomicU32 {
+        self.words(DEATH_WORDS + peer * unisono_os::robust::STRIDE)
+    }
+
+    /// The owner's broadcast buffer 0 or 1.
+    #[inline]
+    pub(crate) fn broadcast(&self, buffer: usize) -> Target<'_> {
+        self.data(self.layout.broadcast(buffer), self.layout.broadcast_bytes)
+    }
+
+    /// The swap region shared with `peer` that lies here.
+    #[inline]
+    pub(crate) fn swap(&self, peer: usize) -> Target<'_> {
+        self.data(self.layout.swap(self.owner, peer), self.layout.swap_bytes)
+    }
+
+    /// The slot in which `sender` hands its slice to the owner.
+    #[inline]
+    pub(crate) fn migrate(&self, sender: usize) -> Target<'_> {
+        self.data(self.layout.migrate(self.owner, sender), self.layout.migrate_bytes)
+    }
+
+    /// The window in which `sender` sends to the owner.
+    #[inline]
+    pub(crate) fn window(&self, sender: usize) -> Target<'_> {
+        self.data(self.layout.window(self.owner, sender), self.layout.window_bytes)
+    }
+}

@@ -1,0 +1,116 @@
+//! How a rank passes its time while it waits: it looks a while, yields, then sleeps until it is woken.
+//!
+//! Nobody reads the clock while peers are on time: the deadline of an operation starts with the first wait that
+//! takes longer than a few dozen looks. A waiter never sleeps past the deadline.
+
+use std::sync::atomic::AtomicU32;
+use std::time::{Duration, Instant};
+
+use unisono_os::{cpu, futex, thread};
+use unisono_protocol::{Futex, Turn, Wait};
+
+use super::members::Members;
+
+/// Looks before the clock is read for the first time; about 2 to 10 µs.
+const EAGER_LOOKS: u32 = 100;
+/// The same where ranks outnumber cores: the peer needs this core.
+const CROWDED_LOOKS: u32 = 50;
+/// From here on a waiter offers its core to others between looks.
+const YIELD_AFTER: Duration = Duration::from_micros(20);
+/// From here on a waiter sleeps.
+const SLEEP_AFTER: Duration = Duration::from_micros(50);
+
+/// One operation's waiting: its deadline and the state of the wait at hand.
+pub(crate) struct Waiter<'g> {
+    members: &'g Members,
+    crowded: bool,
+    timeout: Option<Duration>,
+    /// When this operation first waited for long.
+    waiting_since: Option<Instant>,
+    /// When the wait at hand turned out to be long.
+    this_wait_since: Option<Instant>,
+    looks: u32,
+}
+
+impl<'g> Waiter<'g> {
+    pub(crate) fn new(members: &'g Members, crowded: bool, timeout: Option<Duration>) -> Self {
+        Waiter { members, crowded, timeout, waiting_since: None, this_wait_since: None, looks: 0 }
+    }
+
+    /// Begin another wait of the same operation.
+    #[inline]
+    pub(crate) fn begin_wait(&mut self) {
+        self.looks = 0;
+        self.this_wait_since = None;
+    }
+
+    /// How long this operation has waited.
+    pub(crate) fn waited(&self) -> Duration {
+        self.waiting_since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
+    /// Whether the deadline has passed; for loops whose length a peer decides.
+    pub(crate) fn is_overdue(&mut self) -> bool {
+        self.remaining(Instant::now()) == Some(Duration::ZERO)
+    }
+
+    /// What is left of the time-out, which starts now if it has not yet. `None` is for ever.
+    fn remaining(&mut self, now: Instant) -> Option<Duration> {
+        let since = *self.waiting_since.get_or_insert(now);
+        self.timeout.map(|timeout| timeout.saturating_sub(now.saturating_duration_since(since)))
+    }
+
+    /// A look where ranks outnumber cores: yield at once to a rank on this core, else after a few pauses.
+    fn crowded_look(&self, peer: usize) {
+        let shares_my_core = || self.members.memory(peer).arrival().processor() == Some(cpu::current_cpu());
+        if self.looks > CROWDED_LOOKS || shares_my_core() {
+            thread::yield_now();
+        } else {
+            std::hint::spin_loop();
+        }
+    }
+}
+
+impl Futex for Waiter<'_> {
+    fn sleep_while(&mut self, word: &AtomicU32, expected: u32) {
+        crate::fault::reach("asleep");
+        let remaining = self.remaining(Instant::now());
+        // Whatever woke us (the word, the time, a signal): the caller looks again.
+        futex::wait(word, expected, remaining);
+    }
+
+    fn wake_all(&self, word: &AtomicU32) {
+        futex::wake_all(word);
+    }
+}
+
+impl Wait for Waiter<'_> {
+    #[inline]
+    fn turn(&mut self, peer: usize) -> Turn {
+        self.looks = self.looks.saturating_add(1);
+        if self.crowded {
+            self.crowded_look(peer);
+        } else {
+            std::hint::spin_loop();
+        }
+        if self.looks <= EAGER_LOOKS { Turn::LookAgain } else { self.long_wait() }
+    }
+}
+
+impl Waiter<'_> {
+    #[cold]
+    fn long_wait(&mut self) -> Turn {
+        let now = Instant::now();
+        let this_wait = now.saturating_duration_since(*self.this_wait_since.get_or_insert(now));
+        if self.remaining(now) == Some(Duration::ZERO) {
+            return Turn::GiveUp;
+        }
+        if this_wait > SLEEP_AFTER {
+            return Turn::Sleep;
+        }
+        if this_wait > YIELD_AFTER {
+            thread::yield_now();
+        }
+        Turn::LookAgain
+    }
+}

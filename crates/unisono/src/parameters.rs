@@ -1,0 +1,133 @@
+//! What all ranks of a communicator agree on: the switch between algorithms and the size of the staging.
+//!
+//! Rank 0's parameters are handed to all ranks when they meet and never change, so that the choice of an
+//! algorithm is a pure function of the call and of them. A rank's own environment decides nothing alone.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// The largest world size.
+pub const MAX_WORLD_SIZE: usize = 64;
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+
+/// Sizes and switches of a communicator, in bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Parameters {
+    /// An all-reduce or reduce of up to this many bytes goes in one step (swap), a larger one in two (migrate).
+    pub small_bytes: usize,
+    /// An all-reduce or reduce above `small_bytes` goes in chunks of at most this many bytes.
+    pub chunk_bytes: usize,
+    /// Staging of each pair of ranks and direction for swap; larger data goes in pieces of this size.
+    pub swap_bytes: usize,
+    /// Each of the two buffers a root broadcasts through.
+    pub broadcast_bytes: usize,
+    /// The window of each ordered pair for send and recv: a send of up to this size returns at once.
+    pub window_bytes: usize,
+}
+
+impl Parameters {
+    /// The defaults for a world size: under 16 MiB per rank for up to 8 ranks.
+    pub fn for_world(world_size: usize) -> Self {
+        let peers = world_size.saturating_sub(1).max(1);
+        let share = |total: usize, least: usize, most: usize| (total / peers).next_power_of_two().clamp(least, most);
+        Parameters {
+            // Swap moves (N-1) copies of the message per rank, migrate 2 (N-1)/N in one step more.
+            small_bytes: match peers {
+                1 => 16 * KIB,
+                2..=3 => 4 * KIB,
+                _ => 2 * KIB,
+            },
+            chunk_bytes: 4 * MIB,
+            swap_bytes: share(MIB, 16 * KIB, 512 * KIB),
+            broadcast_bytes: 256 * KIB,
+            window_bytes: share(512 * KIB, 16 * KIB, 128 * KIB),
+        }
+    }
+
+    /// The defaults, with what the environment says: `UNISONO_SMALL_BYTES`, `UNISONO_CHUNK_BYTES`,
+    /// `UNISONO_SWAP_BYTES`, `UNISONO_BROADCAST_BYTES`, `UNISONO_WINDOW_BYTES` (bytes, or with KiB or MiB).
+    ///
+    /// # Errors
+    /// [`Error::Setting`] names a variable that is not a size.
+    pub fn from_env(world_size: usize) -> Result<Self> {
+        let mut parameters = Parameters::for_world(world_size);
+        for (name, field) in [
+            ("UNISONO_SMALL_BYTES", &mut parameters.small_bytes),
+            ("UNISONO_CHUNK_BYTES", &mut parameters.chunk_bytes),
+            ("UNISONO_SWAP_BYTES", &mut parameters.swap_bytes),
+            ("UNISONO_BROADCAST_BYTES", &mut parameters.broadcast_bytes),
+            ("UNISONO_WINDOW_BYTES", &mut parameters.window_bytes),
+        ] {
+            if let Some(value) = std::env::var_os(name) {
+                let value = value.to_string_lossy().into_owned();
+                *field = parse_bytes(&value).ok_or_else(|| Error::Setting {
+                    name: name.to_string(),
+                    problem: "expected a size such as 16384, 16KiB or 4MiB".to_string(),
+                    value,
+                })?;
+            }
+        }
+        parameters.check()?;
+        Ok(parameters)
+    }
+
+    /// Refuse sizes that cannot work: each between a cache line and 1 GiB.
+    pub(crate) fn check(&self) -> Result<()> {
+        for (name, bytes, least) in [
+            ("small_bytes", self.small_bytes, 0),
+            ("chunk_bytes", self.chunk_bytes, 64),
+            ("swap_bytes", self.swap_bytes, 64),
+            ("broadcast_bytes", self.broadcast_bytes, 64),
+            ("window_bytes", self.window_bytes, 128),
+        ] {
+            if bytes < least || bytes > 1024 * MIB {
+                return Err(Error::Setting {
+                    name: name.to_string(),
+                    value: bytes.to_string(),
+                    problem: format!("expected {least} bytes to 1 GiB"),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A size in bytes: a number, or one with KiB, MiB or GiB.
+fn parse_bytes(text: &str) -> Option<usize> {
+    let text = text.trim();
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match text[digits.len()..].to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "kib" => KIB,
+        "m" | "mib" => MIB,
+        "g" | "gib" => 1024 * MIB,
+        _ => return None,
+    };
+    digits.trim().parse::<usize>().ok()?.checked_mul(unit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_as_people_write_them() {
+        assert_eq!(parse_bytes("16384"), Some(16384));
+        assert_eq!(parse_bytes("16KiB"), Some(16384));
+        assert_eq!(parse_bytes(" 4 MiB "), Some(4 * MIB));
+        for nonsense in ["", "KiB", "-1", "1.5MiB", "12parsecs", "99999999999999999999", "18446744073709551615k"] {
+            assert_eq!(parse_bytes(nonsense), None, "{nonsense:?}");
+        }
+    }
+
+    #[test]
+    fn every_default_passes_its_own_check() {
+        for world_size in 1..=MAX_WORLD_SIZE {
+            Parameters::for_world(world_size).check().unwrap();
+        }
+    }
+}
