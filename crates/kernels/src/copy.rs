@@ -93,3 +93,82 @@ pub fn prefetch_for_write(pointer: *const u8, bytes: usize) {
         line = line.wrapping_add(CACHE_LINE);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GUARD: usize = 8;
+
+    /// Copies `bytes` bytes between misaligned places and compares all of the destination, guards included.
+    fn check(
+        copy: unsafe fn(*mut u8, *const u8, usize),
+        bytes: usize,
+        destination_at: usize,
+        source_at: usize,
+    ) {
+        let source: Vec<u8> = (0..source_at + bytes).map(|i| (i * 7 + i / 251) as u8).collect();
+        let mut destination = vec![0xa5_u8; 64 + destination_at + bytes + GUARD];
+        let start = destination.as_ptr().addr().wrapping_neg() % 64 + destination_at;
+        let start = if start + bytes + GUARD > destination.len() { destination_at } else { start };
+        // SAFETY: both vectors are long enough for their offset and the bytes.
+        unsafe { copy(destination[start..].as_mut_ptr(), source[source_at..].as_ptr(), bytes) };
+        assert_eq!(&destination[start..start + bytes], &source[source_at..]);
+        let guards = destination[..start].iter().chain(&destination[start + bytes..]);
+        assert!(guards.into_iter().all(|&byte| byte == 0xa5), "{bytes} bytes to {destination_at}");
+    }
+
+    #[test]
+    fn every_length_and_misalignment_is_copied_and_nothing_else_is_written() {
+        for isa in Isa::available() {
+            let kernels = kernels(isa);
+            for bytes in (0..=700).chain([4096, 65_537]) {
+                let (destination_at, source_at) = (bytes % 64, bytes * 5 % 61);
+                check(kernels.copy, bytes, destination_at, source_at);
+                check(kernels.copy_streaming, bytes, destination_at, source_at);
+            }
+            for destination_at in 0..64 {
+                check(kernels.copy, 517, destination_at, 3);
+                check(kernels.copy_streaming, 517, destination_at, 3);
+            }
+        }
+        for bytes in [0, 1, 100, LARGEST_OWN_COPY, LARGEST_OWN_COPY + 1, 300_000] {
+            check(copy, bytes, 5, 9);
+            check(copy_streaming, bytes, 5, 9);
+        }
+    }
+
+    #[test]
+    fn rows_are_copied_and_gaps_are_not() {
+        for (destination_stride, source_stride) in [(100, 100), (100, 130), (140, 100), (140, 130)] {
+            let source: Vec<u8> = (0..source_stride * 4).map(|i| i as u8).collect();
+            let mut destination = vec![0xa5_u8; destination_stride * 4];
+            // SAFETY: four rows of 100 bytes lie inside both vectors.
+            unsafe {
+                copy_rows(
+                    destination.as_mut_ptr(),
+                    destination_stride,
+                    source.as_ptr(),
+                    source_stride,
+                    100,
+                    4,
+                );
+            }
+            for row in 0..4 {
+                let (found, gap) =
+                    destination[row * destination_stride..][..destination_stride].split_at(100);
+                assert_eq!(found, &source[row * source_stride..][..100]);
+                assert!(gap.iter().all(|&byte| byte == 0xa5));
+            }
+        }
+    }
+
+    #[test]
+    fn a_prefetch_may_be_given_anything() {
+        let bytes = [7_u8; 300];
+        prefetch_for_write(bytes.as_ptr(), bytes.len());
+        prefetch_for_write(std::ptr::null(), 64);
+        prefetch_for_write(std::ptr::without_provenance(usize::MAX - 100), 4096);
+        assert!(bytes.iter().all(|&byte| byte == 7));
+    }
+}

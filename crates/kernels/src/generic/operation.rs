@@ -7,6 +7,9 @@ use super::vector::{BitLanes, Lanes};
 
 /// A reduce operation on lanes of type `L`.
 pub(crate) trait Operation<L> {
+    /// Whether it is worth code of its own for two sources: the sum is what all-reduce is called for.
+    const IS_COMMON: bool;
+
     /// The value so far, and the next source's.
     fn fold(accumulator: L, next: L) -> L;
 
@@ -15,11 +18,13 @@ pub(crate) trait Operation<L> {
 }
 
 macro_rules! operations {
-    ($($(#[$meta:meta])* $name:ident: $lanes:ident, $fold:ident;)+) => {$(
+    ($($(#[$meta:meta])* $name:ident: $lanes:ident, $fold:ident, $is_common:literal;)+) => {$(
         $(#[$meta])*
         pub(crate) struct $name;
 
         impl<L: $lanes> Operation<L> for $name {
+            const IS_COMMON: bool = $is_common;
+
             #[inline(always)]
             fn fold(accumulator: L, next: L) -> L {
                 accumulator.$fold(next)
@@ -35,25 +40,27 @@ macro_rules! operations {
 
 operations! {
     /// The sum.
-    Sum: Lanes, add;
+    Sum: Lanes, add, true;
     /// The product.
-    Product: Lanes, multiply;
+    Product: Lanes, multiply, false;
     /// The least.
-    Min: Lanes, minimum;
+    Min: Lanes, minimum, false;
     /// The greatest.
-    Max: Lanes, maximum;
+    Max: Lanes, maximum, false;
     /// Bitwise and.
-    And: BitLanes, and;
+    And: BitLanes, and, false;
     /// Bitwise or.
-    Or: BitLanes, or;
+    Or: BitLanes, or, false;
     /// Bitwise exclusive or.
-    Xor: BitLanes, xor;
+    Xor: BitLanes, xor, false;
 }
 
 /// The sum divided by the number of sources.
 pub(crate) struct Average;
 
 impl<L: Lanes> Operation<L> for Average {
+    const IS_COMMON: bool = false;
+
     #[inline(always)]
     fn fold(accumulator: L, next: L) -> L {
         accumulator.add(next)

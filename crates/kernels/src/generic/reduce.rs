@@ -28,15 +28,16 @@ where
     V: Vector,
     O: Operation<V> + Operation<Block<V>>,
 {
-    // Two sources are the common case: spelled out with their numbers known, the loops over sources and
-    // destinations vanish and the pointers stay in registers.
+    // Sums of two sources are the common case: spelled out with their numbers known, the loops over sources
+    // and destinations vanish and the pointers stay in registers.
+    let is_common = const { <O as Operation<V>>::IS_COMMON };
     // SAFETY: the caller's promises for all of the pointers are the callee's for the same pointers.
     unsafe {
         match (destinations, sources) {
-            (&[destination], &[first, second]) => {
+            (&[destination], &[first, second]) if is_common => {
                 reduce_spans::<V, O>(&[destination], first, &[second], count);
             }
-            (&[destination, another], &[first, second]) => {
+            (&[destination, another], &[first, second]) if is_common => {
                 reduce_spans::<V, O>(&[destination, another], first, &[second], count);
             }
             (destinations, &[first, ref others @ ..]) => {

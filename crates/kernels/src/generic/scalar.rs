@@ -147,6 +147,15 @@ integers! {
     u64: divided as u64;
 }
 
+/// Divides numbers one by one. Never inlined: next to so many divisions a call is nothing, and unrolled into
+/// every kernel they would be most of its code.
+#[inline(never)]
+pub(crate) fn divide_each<T: Scalar>(numbers: &mut [T], divisor: usize) {
+    for number in numbers {
+        *number = number.divide(divisor);
+    }
+}
+
 /// Widens IEEE half precision, exactly. NaNs stay NaNs.
 #[inline(always)]
 pub(crate) fn widen_ieee(half: u16) -> f32 {

@@ -16,7 +16,7 @@ use crate::generic::block::Block;
 use crate::generic::halves::{Brain, Halves, Ieee};
 use crate::generic::instruction_set::InstructionSet;
 use crate::generic::operation::Operation;
-use crate::generic::scalar::Scalar;
+use crate::generic::scalar::divide_each;
 use crate::generic::vector::{BitLanes, Lanes, Streaming, Vector};
 use crate::generic::{copy, reduce};
 
@@ -144,9 +144,7 @@ macro_rules! integer_rest {
             type Numbers = [$element; 16 / size_of::<$element>()];
             // SAFETY: a register and an array of the same size, both without any invalid bits.
             let mut numbers = unsafe { std::mem::transmute::<$register, Numbers>(self.0) };
-            for number in &mut numbers {
-                *number = Scalar::divide(*number, divisor);
-            }
+            divide_each(&mut numbers, divisor);
             // SAFETY: as above.
             Self(unsafe { std::mem::transmute::<Numbers, $register>(numbers) })
         }

@@ -10,7 +10,7 @@ use crate::generic::block::Block;
 use crate::generic::halves::{Brain, Halves, Ieee};
 use crate::generic::instruction_set::InstructionSet;
 use crate::generic::operation::Operation;
-use crate::generic::scalar::Scalar;
+use crate::generic::scalar::divide_each;
 use crate::generic::vector::{BitLanes, Lanes, Streaming, Vector};
 use crate::generic::{copy, reduce};
 

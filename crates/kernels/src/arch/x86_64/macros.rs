@@ -91,9 +91,7 @@ macro_rules! integer_vector {
                 type Numbers = [$element; size_of::<$register>() / size_of::<$element>()];
                 // SAFETY: a register and an array of the same size, both without any invalid bits.
                 let mut numbers = unsafe { std::mem::transmute::<$register, Numbers>(self.0) };
-                for number in &mut numbers {
-                    *number = Scalar::divide(*number, divisor);
-                }
+                divide_each(&mut numbers, divisor);
                 // SAFETY: as above.
                 Self(unsafe { std::mem::transmute::<Numbers, $register>(numbers) })
             }
