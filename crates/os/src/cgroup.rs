@@ -92,8 +92,8 @@ fn membership<'a>(memberships: &'a str, mount: &Mount, controller: &str) -> Opti
 
 /// The directories from the process's group up to the mount point.
 ///
-/// In a container the mount may show only a part of the tree: then the group is looked for below that part, and
-/// if it is not there, the mount point itself stands for it.
+/// In a container the mount may show only a part of the tree: then the group is looked for below that part,
+/// and if it is not there, the mount point itself stands for it.
 fn upwards(mount: &Mount, group: &str) -> Vec<String> {
     let within = match group.strip_prefix(mount.group.trim_end_matches('/')) {
         Some(rest) if rest.is_empty() || rest.starts_with('/') => rest.trim_end_matches('/'),

@@ -1,7 +1,8 @@
 //! The error of a system call: which call, about what, and what the system answered.
 //!
 //! Modules whose callers must tell failures apart have an enum of their own that holds an [`OsError`] for the
-//! rest. The invariant: an error always carries the number that the system gave, so nothing is lost on the way up.
+//! rest. The invariant: an error always carries the number that the system gave, so nothing is lost on the
+//! way up.
 
 use std::fmt;
 

@@ -1,8 +1,8 @@
 //! Which newer kernel features are there, each really tried, once.
 //!
 //! Version numbers lie: distributions port features back, sandboxes forbid calls, emulators lack some. So the
-//! modules of this crate ask here, and here the call is made and its answer remembered. `unisono doctor` prints
-//! the table. The invariant: **a feature that is absent is never an error for the caller**: the column
+//! modules of this crate ask here, and here the call is made and its answer remembered. `unisono doctor`
+//! prints the table. The invariant: **a feature that is absent is never an error for the caller**: the column
 //! `fall_back` says what happens instead, behind the same function.
 
 use std::sync::atomic::{AtomicU8, Ordering};

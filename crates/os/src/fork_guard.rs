@@ -1,12 +1,13 @@
 //! Telling a forked child from its parent, cheaply enough to ask on every call.
 //!
-//! What this crate maps does not exist in a forked child (`MADV_DONTFORK`), so code that runs there by accident
-//! must find out before it touches memory, and destructors must not unmap a range that is somebody else's by
-//! now. A private page that the kernel wipes in the child holds a number: in a child it is zero until the child
-//! asks for the first time and gets a number of its own.
+//! What this crate maps does not exist in a forked child (`MADV_DONTFORK`), so code that runs there by
+//! accident must find out before it touches memory, and destructors must not unmap a range that is somebody
+//! else's by now. A private page that the kernel wipes in the child holds a number: in a child it is zero
+//! until the child asks for the first time and gets a number of its own.
 //!
-//! The one invariant that matters: **two processes on the two sides of a fork never hold the same [`ForkMark`]
-//! as current**. Things that belong to one process keep the mark of their birth and ask it whether it is still true.
+//! The one invariant that matters: **two processes on the two sides of a fork never hold the same
+//! [`ForkMark`] as current**. Things that belong to one process keep the mark of their birth and ask it
+//! whether it is still true.
 
 #![allow(unsafe_code)]
 

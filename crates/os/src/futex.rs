@@ -1,9 +1,10 @@
 //! Sleeping on a word of shared memory, and waking who sleeps on it.
 //!
-//! A waiter that has spun long enough sleeps here until the word is no longer what it saw; a publisher wakes it.
-//! The one invariant that matters: **the kernel compares the word with the expected value and goes to sleep as
-//! one step**, so a change made before the sleep is never slept through. All words here are keyed by the memory
-//! behind them, not by address, so that processes that map the same memory at different places meet.
+//! A waiter that has spun long enough sleeps here until the word is no longer what it saw; a publisher wakes
+//! it. The one invariant that matters: **the kernel compares the word with the expected value and goes to
+//! sleep as one step**, so a change made before the sleep is never slept through. All words here are keyed by
+//! the memory behind them, not by address, so that processes that map the same memory at different places
+//! meet.
 
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;

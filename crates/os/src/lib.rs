@@ -27,6 +27,29 @@
 //!
 //! Every newer kernel feature is probed once and has its fall-back behind the same function;
 //! [`features::probe`] lists them.
+//!
+//! ```
+//! use std::os::fd::AsFd;
+//! use std::sync::atomic::Ordering;
+//! use unisono_os::mapping::{Access, Mapping};
+//! use unisono_os::socket::{Connection, Received};
+//! use unisono_os::memfd;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // One side creates memory that cannot shrink, and hands it over.
+//! let (here, there) = Connection::pair()?;
+//! let memory = memfd::create_sealed("example", 4096)?;
+//! here.send(b"my memory", &[memory.as_fd()], None)?;
+//!
+//! // The other side believes nothing before it has looked.
+//! let Received::Message(message) = there.receive(64, None)? else { return Err("closed".into()) };
+//! let received = message.descriptors[0].as_fd();
+//! memfd::verify_sealed(received, 4096)?;
+//! let mapping = Mapping::shared(received, 0, 4096, Access::ReadWrite)?;
+//! mapping.atomic_u32(64).ok_or("out of bounds")?.store(1, Ordering::Release);
+//! # Ok(())
+//! # }
+//! ```
 
 mod cgroup;
 mod error;

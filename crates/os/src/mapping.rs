@@ -1,9 +1,9 @@
 //! A range of memory of this process, shared with others or its own.
 //!
 //! The library maps each rank's sealed memory here and turns offsets into places. The one invariant that
-//! matters: **no `&` or `&mut` to plain data is ever made from a mapping**, since another process may write it
-//! at any moment; what a caller gets is a raw pointer, a length, and references to atomics. Every mapping is
-//! left out of forked children, and its destructor does nothing there.
+//! matters: **no `&` or `&mut` to plain data is ever made from a mapping**, since another process may write
+//! it at any moment; what a caller gets is a raw pointer, a length, and references to atomics. Every mapping
+//! is left out of forked children, and its destructor does nothing there.
 
 #![allow(unsafe_code)]
 
@@ -35,8 +35,8 @@ pub struct Mapping {
     born: ForkMark,
 }
 
-// SAFETY: a mapping is an address range that stays valid until drop, in whatever thread that is; the type gives
-// out raw pointers and atomics only.
+// SAFETY: a mapping is an address range that stays valid until drop, in whatever thread that is; the type
+// gives out raw pointers and atomics only.
 unsafe impl Send for Mapping {}
 // SAFETY: as above; no method changes the mapping itself.
 unsafe impl Sync for Mapping {}
@@ -97,8 +97,8 @@ impl Mapping {
         Ok(mapping)
     }
 
-    /// The first byte. Valid for [`len`](Mapping::len) bytes as long as the mapping lives; another process may
-    /// write them at any moment, and in a forked child they do not exist.
+    /// The first byte. Valid for [`len`](Mapping::len) bytes as long as the mapping lives; another process
+    /// may write them at any moment, and in a forked child they do not exist.
     #[inline]
     pub fn as_ptr(&self) -> *mut u8 {
         self.base.as_ptr()
@@ -116,8 +116,9 @@ impl Mapping {
         self.access
     }
 
-    /// The 32-bit word at `offset` bytes, or `None` if it is out of bounds or not aligned to four bytes, if the
-    /// mapping is read-only (an atomic may be written), or if this is a forked child, where nothing is mapped.
+    /// The 32-bit word at `offset` bytes, or `None` if it is out of bounds or not aligned to four bytes, if
+    /// the mapping is read-only (an atomic may be written), or if this is a forked child, where nothing is
+    /// mapped.
     pub fn atomic_u32(&self, offset: usize) -> Option<&AtomicU32> {
         self.writable_place::<AtomicU32>(offset).map(|place| {
             // SAFETY: the place is aligned, inside the mapping, writable and mapped as long as `self`;
@@ -204,8 +205,8 @@ impl Drop for Mapping {
         if self.born.crossed_fork() {
             return; // The range does not exist here, or is by now somebody else's.
         }
-        // SAFETY: the range was mapped by `shared` or `anonymous` in this process, is owned by `self`, and all
-        // references given out are bound to `self`'s life.
+        // SAFETY: the range was mapped by `shared` or `anonymous` in this process, is owned by `self`, and
+        // all references given out are bound to `self`'s life.
         let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.bytes) };
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! The owner of a segment creates one and sends its descriptor over a socket; the receiver verifies before it
 //! maps. The one invariant that matters: **a mapping of a verified descriptor can never fault because the
-//! memory behind it was cut off**, whatever the sender does afterwards. Three seals make it so: SHRINK and GROW
-//! fix the size, SEAL fixes the seals. The memory is gone with its last descriptor and mapping.
+//! memory behind it was cut off**, whatever the sender does afterwards. Three seals make it so: SHRINK and
+//! GROW fix the size, SEAL fixes the seals. The memory is gone with its last descriptor and mapping.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 
@@ -19,7 +19,8 @@ const MEMORY_FILE_SYSTEM: i64 = 0x0102_1994;
 /// Why received memory is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SealError {
-    /// The descriptor is no anonymous memory: a file, a socket, huge-page memory. The sender is broken or hostile.
+    /// The descriptor is no anonymous memory: a file, a socket, huge-page memory. The sender is broken or
+    /// hostile.
     #[error("expected sealed anonymous memory, found a descriptor of another kind ({found})")]
     NotMemory {
         /// What the system says about it.

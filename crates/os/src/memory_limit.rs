@@ -1,9 +1,10 @@
 //! How much memory may still be had before the kernel kills instead of failing.
 //!
-//! Above the limit of a control group there is no error: touching a page ends the process. So whoever reserves
-//! memory asks here first, and refuses with both numbers if it does not fit. The one invariant that matters: the
-//! answer is **the least over everything that is visible**: every level of every tree of control groups, and
-//! what the machine itself has available. File cache that the kernel would give back counts as free.
+//! Above the limit of a control group there is no error: touching a page ends the process. So whoever
+//! reserves memory asks here first, and refuses with both numbers if it does not fit. The one invariant that
+//! matters: the answer is **the least over everything that is visible**: every level of every tree of control
+//! groups, and what the machine itself has available. File cache that the kernel would give back counts as
+//! free.
 
 use std::path::Path;
 

@@ -1,8 +1,9 @@
 //! Memory with a name in `/dev/shm`, for programs that must meet by name alone.
 //!
-//! The library prefers nameless memory ([`memfd`](crate::memfd)); a queue that has to be found by processes that
-//! share no socket has this. The one invariant that matters: **an object is only ever used by the user who made
-//! it**: it is created anew, never taken over, readable for its owner alone, and one of another user is refused.
+//! The library prefers nameless memory ([`memfd`](crate::memfd)); a queue that has to be found by processes
+//! that share no socket has this. The one invariant that matters: **an object is only ever used by the user
+//! who made it**: it is created anew, never taken over, readable for its owner alone, and one of another user
+//! is refused.
 
 use std::fmt;
 use std::os::fd::OwnedFd;
@@ -121,7 +122,8 @@ pub fn open(name: &str) -> Result<OwnedFd, NamedError> {
     Ok(descriptor)
 }
 
-/// Take the name away; whoever has the object open or mapped keeps it. A name that does not exist is no error.
+/// Take the name away; whoever has the object open or mapped keeps it. A name that does not exist is no
+/// error.
 ///
 /// # Errors
 /// If the name is invalid or the object is another user's.

@@ -15,12 +15,14 @@ use crate::process::Signal;
 /// A descriptor of this process, to be handed to others.
 ///
 /// # Errors
-/// [`is_not_supported`](OsError::is_not_supported) before Linux 5.3: a death is then learnt from closed sockets.
+/// [`is_not_supported`](OsError::is_not_supported) before Linux 5.3: a death is then learnt from closed
+/// sockets.
 pub fn open_self() -> Result<OwnedFd, OsError> {
     open(std::process::id())
 }
 
-/// A descriptor of the process that has the number `pid` now. (For a child not yet waited for, that is the child.)
+/// A descriptor of the process that has the number `pid` now. (For a child not yet waited for, that is the
+/// child.)
 ///
 /// # Errors
 /// [`is_not_found`](OsError::is_not_found) if there is no such process; not supported before Linux 5.3.
@@ -50,7 +52,8 @@ pub fn has_exited(process: BorrowedFd<'_>) -> Result<bool, OsError> {
     }
 }
 
-/// Check that a received descriptor is a pidfd at all: anything else could pretend to be dead or alive for ever.
+/// Check that a received descriptor is a pidfd at all: anything else could pretend to be dead or alive for
+/// ever.
 ///
 /// # Errors
 /// `EBADF` if it is not.

@@ -30,8 +30,8 @@ impl Readiness {
     }
 }
 
-/// Sleep until one of the descriptors is readable or its other side is gone, or the deadline passes
-/// (`None`: without end). The answer has one entry for each descriptor, in order; after the deadline all are empty.
+/// Sleep until one of the descriptors is readable or its other side is gone, or the deadline passes (`None`:
+/// without end). The answer has one entry for each descriptor, in order; after the deadline all are empty.
 ///
 /// # Errors
 /// If a descriptor is not open, or memory runs out.

@@ -3,8 +3,8 @@
 //! A killed process that held gigabytes closes its sockets only after the kernel has freed them, tens of
 //! milliseconds per gigabyte later. But first of all the kernel walks the *robust list* of each dying thread,
 //! a list made for locks whose holder may die, and marks each word on it. So one thread of a process, its
-//! watcher, puts one word for each peer on its list; a peer that spins looks at its word, a peer that sleeps is
-//! woken by the kernel through it.
+//! watcher, puts one word for each peer on its list; a peer that spins looks at its word, a peer that sleeps
+//! is woken by the kernel through it.
 //!
 //! ```text
 //!  private memory                                  │ shared memory (other processes may write it)
@@ -12,8 +12,8 @@
 //!  base      base + 64                             │ each at its node's address + distance, 64 bytes apart
 //! ```
 //!
-//! The one invariant that matters: **what the kernel walks lies in private memory**; only the words it marks are
-//! shared. A hostile peer can spoil the words, never the list. That is why both halves are mapped side by
+//! The one invariant that matters: **what the kernel walks lies in private memory**; only the words it marks
+//! are shared. A hostile peer can spoil the words, never the list. That is why both halves are mapped side by
 //! side: the kernel knows only one distance from a node to its word.
 
 #![allow(unsafe_code)]
@@ -102,8 +102,8 @@ struct Region {
     born: ForkMark,
 }
 
-// SAFETY: the region is an address range that lives until drop; nodes and head are written by `hold` alone, which
-// `held` admits one at a time, and the words are atomics.
+// SAFETY: the region is an address range that lives until drop; nodes and head are written by `hold` alone,
+// which `held` admits one at a time, and the words are atomics.
 unsafe impl Send for Region {}
 // SAFETY: as above.
 unsafe impl Sync for Region {}
@@ -129,12 +129,12 @@ struct RegisteredList {
 }
 
 impl DeathWords {
-    /// Map `count` words (at most [`MOST_WORDS`]) that lie [`STRIDE`] bytes apart from `offset` on in `memory`,
-    /// the sealed memory of this process.
+    /// Map `count` words (at most [`MOST_WORDS`]) that lie [`STRIDE`] bytes apart from `offset` on in
+    /// `memory`, the sealed memory of this process.
     ///
     /// # Errors
-    /// `EINVAL` if `offset` is no multiple of [`STRIDE`], or `count` is zero or too large; `ENXIO` if the memory
-    /// ends before the last word; else what the system says to the mapping.
+    /// `EINVAL` if `offset` is no multiple of [`STRIDE`], or `count` is zero or too large; `ENXIO` if the
+    /// memory ends before the last word; else what the system says to the mapping.
     pub fn map(memory: BorrowedFd<'_>, offset: u64, count: usize) -> Result<DeathWords, OsError> {
         if count == 0 || count > MOST_WORDS || !offset.is_multiple_of(STRIDE as u64) {
             let context = format!("{count} death words from offset {offset}");
@@ -156,9 +156,9 @@ impl DeathWords {
     /// robust mutexes until the release, so the thread must not hold or take any.
     ///
     /// # Errors
-    /// [`is_not_supported`](OsError::is_not_supported) where there are no robust lists (some emulators): learn
-    /// of deaths by [`pidfd`](crate::pidfd) alone. `EBUSY` if the words are held already. `EFAULT` in a forked
-    /// child.
+    /// [`is_not_supported`](OsError::is_not_supported) where there are no robust lists (some emulators):
+    /// learn of deaths by [`pidfd`](crate::pidfd) alone. `EBUSY` if the words are held already. `EFAULT` in a
+    /// forked child.
     pub fn hold(&self) -> Result<Held, OsError> {
         let error = |errno, why: &str| Err(OsError::new("set_robust_list", errno, why));
         if self.region.born.crossed_fork() {
@@ -180,8 +180,8 @@ impl DeathWords {
 }
 
 impl Held {
-    /// Say goodbye: the words become [`WordState::Left`], who sleeps on them is woken, and the thread gets its
-    /// former list back.
+    /// Say goodbye: the words become [`WordState::Left`], who sleeps on them is woken, and the thread gets
+    /// its former list back.
     pub fn release(mut self) {
         self.end_with(LEFT);
     }
@@ -232,8 +232,8 @@ impl Region {
         let born = ForkMark::now();
         // From here on, drop unmaps.
         let region = Region { base, private_bytes, total_bytes, first_word, count, held, born };
-        // SAFETY: the range lies in the mapping made above, which nobody else knows of yet, and stays reserved
-        // by this replacement: both are unmapped together.
+        // SAFETY: the range lies in the mapping made above, which nobody else knows of yet, and stays
+        // reserved by this replacement: both are unmapped together.
         unsafe {
             rustix::mm::mmap(
                 base.as_ptr().add(private_bytes).cast(),
@@ -254,9 +254,9 @@ impl Region {
     /// Chain the nodes, let the last one lead back to the head, and give the head's address.
     fn link(&self) -> *mut libc::c_void {
         let distance = self.private_bytes + self.first_word;
-        // SAFETY: nodes (count * STRIDE bytes) and head lie in the private half, which has room for them by its
-        // size in `map` and is aligned to a page, so each is aligned to 8. Only the thread that has just set
-        // `held` gets here, and the kernel reads them only once they are registered.
+        // SAFETY: nodes (count * STRIDE bytes) and head lie in the private half, which has room for them by
+        // its size in `map` and is aligned to a page, so each is aligned to 8. Only the thread that has just
+        // set `held` gets here, and the kernel reads them only once they are registered.
         unsafe {
             let node = |index: usize| self.base.as_ptr().add(index * STRIDE).cast::<Link>();
             let head = self.base.as_ptr().add(self.count * STRIDE).cast::<Head>();

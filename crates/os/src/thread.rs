@@ -7,8 +7,8 @@
 
 use std::ffi::CString;
 
-/// Signals that speak of a fault of the thread itself. They stay open: masked, they would kill the process without
-/// the report that the runtime prints.
+/// Signals that speak of a fault of the thread itself. They stay open: masked, they would kill the process
+/// without the report that the runtime prints.
 const FAULTS: [libc::c_int; 5] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP];
 
 /// From now on no signal is delivered to the calling thread, but those that speak of a fault of its own.
@@ -16,8 +16,8 @@ const FAULTS: [libc::c_int; 5] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, lib
 pub fn mask_all_signals() {
     // SAFETY: `sigset_t` is plain data for which all bits zero is valid; it is filled by `sigfillset`.
     let mut all: libc::sigset_t = unsafe { std::mem::zeroed() };
-    // SAFETY: `all` is a valid signal set for every call, and the signal numbers are valid; the last call changes
-    // only this thread's mask and writes no former mask.
+    // SAFETY: `all` is a valid signal set for every call, and the signal numbers are valid; the last call
+    // changes only this thread's mask and writes no former mask.
     unsafe {
         libc::sigfillset(&raw mut all);
         for fault in FAULTS {

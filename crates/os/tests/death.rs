@@ -31,7 +31,8 @@ fn states(mapping: &Mapping) -> [WordState; COUNT] {
     words_of(mapping).map(|word| robust::state(word.load(Ordering::Acquire)))
 }
 
-/// Robust lists cannot be had in some emulators: then `hold` has to say so, and there is nothing more to test.
+/// Robust lists cannot be had in some emulators: then `hold` has to say so, and there is nothing more to
+/// test.
 fn robust_lists_are_there() -> bool {
     let there = features::has(features::Known::RobustList);
     if !there {

@@ -13,7 +13,7 @@ use common::{argument, as_user, handed_over, is_root, play, wait_for};
 use unisono_os::futex::{self, Wake};
 use unisono_os::mapping::{Access, Mapping};
 use unisono_os::named::{self, NamedError};
-use unisono_os::{memfd, process};
+use unisono_os::{features, memfd, process};
 
 const BYTES: usize = 65536;
 const GO: usize = 0;
@@ -74,10 +74,12 @@ fn is_mapped(place: *mut u8) -> bool {
 fn a_forked_child_has_no_mapping_and_dropping_it_unmaps_nothing() {
     let mapping = Mapping::anonymous(BYTES).unwrap();
     let place = mapping.as_ptr();
+    // Emulators ignore advice: there the range stays mapped, and is refused all the same.
+    let advice_counts = features::has(features::Known::WipeOnFork);
     // SAFETY: the child makes system calls only, takes no lock and ends by `_exit`.
     let pid = unsafe { libc::fork() };
     if pid == 0 {
-        let absent = !is_mapped(place) && mapping.atomic_u32(0).is_none();
+        let absent = !(advice_counts && is_mapped(place)) && mapping.atomic_u32(0).is_none();
         // Somebody else moves into the range that the parent uses.
         // SAFETY: nothing is mapped there in this process, as was just seen.
         let moved_in = unsafe {
@@ -167,4 +169,23 @@ fn the_process_that_has_a_name_is_told_and_after_its_death_nobody() {
     let Err(NamedError::AlreadyExists { holder, .. }) = named::create_exclusive(&name, 1) else { panic!() };
     assert_eq!(holder.pid, None);
     named::unlink(&name).unwrap();
+}
+
+#[test]
+#[ignore = "a role: raises its priority and says whether it told the truth about it"]
+fn role_hurried() {
+    if argument().is_none() {
+        return;
+    }
+    // A session of its own, so that the test's own priority stays as it is.
+    process::new_session().unwrap();
+    let raised = process::raise_priority();
+    assert_eq!(raised.thread, rustix::process::getpriority_process(None).unwrap() == -20, "{raised:?}");
+    let group = std::fs::read_to_string("/proc/self/autogroup").unwrap_or_default();
+    assert_eq!(raised.session_group, group.trim().ends_with("nice -20"), "{raised:?}, {group}");
+}
+
+#[test]
+fn what_is_said_about_a_raised_priority_is_so() {
+    assert!(play("role_hurried", None, "").wait().unwrap().success());
 }

@@ -1,9 +1,9 @@
 //! Which processors this process may use, how much of them, and how they hang together.
 //!
-//! The library asks how many ranks can really run at once (a waiter spins only if its peers can), pins its own
-//! threads, and looks at caches and memory nodes to describe a machine. The one invariant that matters:
-//! answers speak of **what this process may use**, its affinity and its control groups' quotas, never of what the
-//! machine has; only [`caches`], [`numa_nodes`] and [`model_name`] describe the machine.
+//! The library asks how many ranks can really run at once (a waiter spins only if its peers can), pins its
+//! own threads, and looks at caches and memory nodes to describe a machine. The one invariant that matters:
+//! answers speak of **what this process may use**, its affinity and its control groups' quotas, never of what
+//! the machine has; only [`caches`], [`numa_nodes`] and [`model_name`] describe the machine.
 
 #![allow(unsafe_code)]
 

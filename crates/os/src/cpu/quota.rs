@@ -1,7 +1,8 @@
 //! How much processor time the control groups of this process allow.
 //!
-//! A container limited to half a processor still sees all of them; ranks that spin there burn their quota and are
-//! then stopped for tens of milliseconds. The invariant: the tightest of all visible levels is the answer.
+//! A container limited to half a processor still sees all of them; ranks that spin there burn their quota and
+//! are then stopped for tens of milliseconds. The invariant: the tightest of all visible levels is the
+//! answer.
 
 use std::path::Path;
 

@@ -1,7 +1,7 @@
 //! What a child does between its birth and the start of its program.
 //!
-//! The `unisono` program starts ranks that must not outlive it, each in a process group or session of its own. The
-//! invariant: between fork and exec only calls are made that are safe there: no allocation, no lock.
+//! The `unisono` program starts ranks that must not outlive it, each in a process group or session of its
+//! own. The invariant: between fork and exec only calls are made that are safe there: no allocation, no lock.
 
 #![allow(unsafe_code)]
 
@@ -21,11 +21,12 @@ pub struct ChildSetup {
     pub new_process_group: bool,
 }
 
-/// Let the child that `command` starts set itself up so. Signals that this process masks or watches are open in it.
+/// Let the child that `command` starts set itself up so. Signals that this process masks or watches are open
+/// in it.
 pub fn prepare_child(command: &mut Command, setup: ChildSetup) {
     let parent = std::process::id();
-    // SAFETY: the closure runs in the forked child, where other threads' locks may be held for ever and memory must
-    // not be allocated: `set_up` makes bare system calls and builds errors from numbers alone.
+    // SAFETY: the closure runs in the forked child, where other threads' locks may be held for ever and
+    // memory must not be allocated: `set_up` makes bare system calls and builds errors from numbers alone.
     unsafe { command.pre_exec(move || set_up(setup, parent)) };
 }
 

@@ -1,14 +1,16 @@
 //! Processes: who we are, who others are, how they end.
 //!
-//! Called by the library for names in error messages, and by the `unisono` program, which starts ranks, passes
-//! signals on and reports deaths. The invariant: what is said about another process is best effort, since it may end at
-//! any moment; what is done to one (a signal) reports whether it was done.
+//! Called by the library for names in error messages, and by the `unisono` program, which starts ranks,
+//! passes signals on and reports deaths. The invariant: what is said about another process is best effort,
+//! since it may end at any moment; what is done to one (a signal) reports whether it was done.
 
 mod child;
+mod fork;
 mod priority;
 mod signal;
 
 pub use child::{ChildSetup, prepare_child};
+pub use fork::fork_sleeping_child;
 pub use priority::{PriorityRaised, raise_priority};
 pub use signal::{Signal, SignalWatch};
 
@@ -37,8 +39,9 @@ pub fn uid() -> u32 {
 /// Send a signal to a process.
 ///
 /// # Errors
-/// [`is_not_found`](OsError::is_not_found) if there is none, permission denied if it is somebody else's.
-/// A number can be used again after its process was waited for: hold a [`pidfd`](crate::pidfd) where that matters.
+/// [`is_not_found`](OsError::is_not_found) if there is none, permission denied if it is somebody else's. A
+/// number can be used again after its process was waited for: hold a [`pidfd`](crate::pidfd) where that
+/// matters.
 pub fn kill(pid: u32, signal: Signal) -> Result<(), OsError> {
     rustix::process::kill_process(number(pid)?, signal.number())
         .map_err(|errno| OsError::from_errno("kill", errno, format!("{pid}, {}", signal.name())))
@@ -53,7 +56,8 @@ pub fn kill_group(leader: u32, signal: Signal) -> Result<(), OsError> {
         .map_err(|errno| OsError::from_errno("kill", errno, format!("group {leader}, {}", signal.name())))
 }
 
-/// Be sent a signal when the thread that started this process ends. (The thread: start ranks from one that stays.)
+/// Be sent a signal when the thread that started this process ends. (The thread: start ranks from one that
+/// stays.)
 ///
 /// Ask [`parent_pid`] afterwards: a parent that was gone before is not reported.
 ///
@@ -64,8 +68,8 @@ pub fn die_with_parent(signal: Signal) -> Result<(), OsError> {
         .map_err(|errno| OsError::from_errno("prctl(PR_SET_PDEATHSIG)", errno, signal.name()))
 }
 
-/// Become the leader of a new session, without a terminal and with a scheduling group of its own where the kernel
-/// groups by session.
+/// Become the leader of a new session, without a terminal and with a scheduling group of its own where the
+/// kernel groups by session.
 ///
 /// # Errors
 /// Permission denied if this process leads a process group already.
@@ -90,13 +94,14 @@ pub fn network_namespace_id() -> Option<u64> {
     rustix::fs::stat("/proc/self/ns/net").ok().map(|status| status.st_ino)
 }
 
-/// The control group namespace of this process, equal for processes that see the same limits under the same paths.
-/// `None` if the system does not tell.
+/// The control group namespace of this process, equal for processes that see the same limits under the same
+/// paths. `None` if the system does not tell.
 pub fn cgroup_namespace_id() -> Option<u64> {
     rustix::fs::stat("/proc/self/ns/cgroup").ok().map(|status| status.st_ino)
 }
 
-/// The command line of a process, arguments separated by blanks, or its bare name; `None` if it cannot be seen.
+/// The command line of a process, arguments separated by blanks, or its bare name; `None` if it cannot be
+/// seen.
 pub fn command_line(pid: u32) -> Option<String> {
     let raw = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     let arguments: Vec<_> = raw.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();
@@ -120,7 +125,8 @@ pub fn describe_exit(status: ExitStatus) -> String {
     }
 }
 
-/// The exit code that a shell would report: the process's own, or 128 and the number of the signal that ended it.
+/// The exit code that a shell would report: the process's own, or 128 and the number of the signal that ended
+/// it.
 pub fn shell_exit_code(status: ExitStatus) -> i32 {
     status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1)
 }

@@ -1,7 +1,7 @@
 //! Signals by name, and a descriptor from which a program reads those sent to it.
 //!
-//! The `unisono` program passes signals on to its ranks from an ordinary loop instead of a handler. The invariant of a
-//! [`SignalWatch`]: while it lives, the watched signals are delivered to it alone.
+//! The `unisono` program passes signals on to its ranks from an ordinary loop instead of a handler. The
+//! invariant of a [`SignalWatch`]: while it lives, the watched signals are delivered to it alone.
 
 #![allow(unsafe_code)]
 
@@ -122,8 +122,8 @@ pub struct SignalWatch {
 }
 
 impl SignalWatch {
-    /// Watch these signals. Call it on the first thread, before others are started: they inherit that the signals
-    /// are not delivered to them. Children started by [`prepare_child`](super::prepare_child) do not.
+    /// Watch these signals. Call it on the first thread, before others are started: they inherit that the
+    /// signals are not delivered to them. Children started by [`prepare_child`](super::prepare_child) do not.
     ///
     /// # Errors
     /// If descriptors run out. `SIGKILL` and `SIGSTOP` cannot be watched and are left out by the system.
@@ -140,7 +140,8 @@ impl SignalWatch {
         Ok(SignalWatch { descriptor: unsafe { OwnedFd::from_raw_fd(number) } })
     }
 
-    /// The next signal that was sent, `None` if there is none now. Poll the descriptor to sleep until there is.
+    /// The next signal that was sent, `None` if there is none now. Poll the descriptor to sleep until there
+    /// is.
     pub fn take(&self) -> Option<Signal> {
         const RECORD: usize = size_of::<libc::signalfd_siginfo>();
         let mut record = [0_u8; RECORD];

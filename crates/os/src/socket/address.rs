@@ -1,7 +1,8 @@
 //! Where a socket is found: an abstract name or a file.
 //!
-//! An abstract name leaves nothing behind and needs no directory, but reaches only within a network namespace; a
-//! file reaches wherever its directory is seen. The invariant: what is displayed is enough to find the socket.
+//! An abstract name leaves nothing behind and needs no directory, but reaches only within a network
+//! namespace; a file reaches wherever its directory is seen. The invariant: what is displayed is enough to
+//! find the socket.
 
 use std::fmt;
 use std::path::PathBuf;

@@ -1,7 +1,7 @@
 //! One connection: messages with descriptors, both ways, until a deadline.
 //!
-//! The invariant: a message is received whole, with all of its descriptors, or not at all. Descriptors that arrive
-//! do not survive exec and are closed if the message is refused.
+//! The invariant: a message is received whole, with all of its descriptors, or not at all. Descriptors that
+//! arrive do not survive exec and are closed if the message is refused.
 
 #![allow(unsafe_code)]
 
@@ -129,9 +129,9 @@ impl Connection {
     /// Send one message, with descriptors, which stay open here.
     ///
     /// # Errors
-    /// [`SocketError::CannotSend`] for an empty message, one beyond the socket's buffer (about 200 KiB), or more than
-    /// [`MOST_DESCRIPTORS`]; [`SocketError::Closed`] if nobody will read it; [`SocketError::TimedOut`] if the other
-    /// side has let its queue fill up.
+    /// [`SocketError::CannotSend`] for an empty message, one beyond the socket's buffer (about 200 KiB), or
+    /// more than [`MOST_DESCRIPTORS`]; [`SocketError::Closed`] if nobody will read it;
+    /// [`SocketError::TimedOut`] if the other side has let its queue fill up.
     pub fn send(
         &self,
         bytes: &[u8],
@@ -178,9 +178,9 @@ impl Connection {
     /// Receive one message of at most `most_bytes` bytes, with the descriptors sent along.
     ///
     /// # Errors
-    /// [`SocketError::MessageTooLong`] and [`SocketError::DescriptorsLost`] for a message that did not fit (it is lost,
-    /// its descriptors are closed); [`SocketError::TimedOut`]. That the other side is gone is no error but
-    /// [`Received::Closed`].
+    /// [`SocketError::MessageTooLong`] and [`SocketError::DescriptorsLost`] for a message that did not fit
+    /// (it is lost, its descriptors are closed); [`SocketError::TimedOut`]. That the other side is gone is no
+    /// error but [`Received::Closed`].
     pub fn receive(&self, most_bytes: usize, deadline: Option<Instant>) -> Result<Received, SocketError> {
         let mut bytes = vec![0_u8; most_bytes.max(1)];
         loop {
@@ -256,7 +256,8 @@ pub(super) fn nap_before(deadline: Option<Instant>, pause: Duration) -> Option<D
     if remaining.is_zero() { None } else { Some(pause.min(remaining)) }
 }
 
-/// Read by hand: the process number may be 0 here, which the typed call of the library below does not foresee.
+/// Read by hand: the process number may be 0 here, which the typed call of the library below does not
+/// foresee.
 fn credentials_of(socket: BorrowedFd<'_>) -> Result<Credentials, SocketError> {
     let mut found = libc::ucred { pid: 0, uid: u32::MAX, gid: u32::MAX };
     let mut length = size_of::<libc::ucred>() as libc::socklen_t;

@@ -1,8 +1,8 @@
 //! Listening at an address: taking it, accepting connections, leaving it.
 //!
 //! The invariant: **an address is never taken from a process that still listens there**. A socket file whose
-//! listener is dead is replaced; that decision and the replacement are one step among processes that do the same,
-//! since they hold a lock on the directory meanwhile.
+//! listener is dead is replaced; that decision and the replacement are one step among processes that do the
+//! same, since they hold a lock on the directory meanwhile.
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -42,12 +42,13 @@ struct SocketFile {
 }
 
 impl Listener {
-    /// Listen at an address. A socket file is made for this user alone (mode 0600); one left by a dead listener of
-    /// this user is replaced.
+    /// Listen at an address. A socket file is made for this user alone (mode 0600); one left by a dead
+    /// listener of this user is replaced.
     ///
     /// # Errors
-    /// [`SocketError::InUse`], naming the process, if somebody listens there, or if the path is taken by anything
-    /// but a socket of this user. (To learn the name, a listener is knocked at: it sees a connection that says nothing.)
+    /// [`SocketError::InUse`], naming the process, if somebody listens there, or if the path is taken by
+    /// anything but a socket of this user. (To learn the name, a listener is knocked at: it sees a connection
+    /// that says nothing.)
     pub fn bind(address: &Address) -> Result<Listener, SocketError> {
         let socket = new_socket()?;
         let file = match address {
@@ -107,7 +108,7 @@ impl Drop for SocketFile {
             return; // The parent still listens.
         }
         let ours = rustix::fs::lstat(&self.path)
-            .is_ok_and(|found| (device_of(&found), found.st_ino) == (self.device, self.inode));
+            .is_ok_and(|found| (found.st_dev, found.st_ino) == (self.device, self.inode));
         if ours {
             let _ = rustix::fs::unlink(&self.path);
         }
@@ -135,7 +136,8 @@ fn listen(socket: &OwnedFd, address: &Address) -> Result<(), SocketError> {
         .map_err(|errno| OsError::from_errno("listen", errno, address.to_string()).into())
 }
 
-/// Bind a socket file and listen, having removed one that a dead listener left; all under the directory's lock.
+/// Bind a socket file and listen, having removed one that a dead listener left; all under the directory's
+/// lock.
 fn bind_file(socket: &OwnedFd, address: &Address, path: &Path) -> Result<SocketFile, SocketError> {
     address.to_system()?; // An invalid address is told before anything is locked.
     let _lock = lock_directory(path)?;
@@ -146,12 +148,8 @@ fn bind_file(socket: &OwnedFd, address: &Address, path: &Path) -> Result<SocketF
     bind_or_name_the_holder(socket, address)?;
     let made = rustix::fs::lstat(path)
         .map_err(|errno| OsError::from_errno("lstat", errno, path.display().to_string()))?;
-    let file = SocketFile {
-        path: path.to_owned(),
-        device: device_of(&made),
-        inode: made.st_ino,
-        born: ForkMark::now(),
-    };
+    let file =
+        SocketFile { path: path.to_owned(), device: made.st_dev, inode: made.st_ino, born: ForkMark::now() };
     listen(socket, address)?;
     Ok(file)
 }
@@ -197,10 +195,4 @@ fn lock_directory(path: &Path) -> Result<File, SocketError> {
             Err(errno) => return Err(OsError::from_errno("flock", errno, context()).into()),
         }
     }
-}
-
-/// Device numbers have different types on different architectures.
-#[allow(clippy::useless_conversion, clippy::unnecessary_cast)]
-fn device_of(status: &rustix::fs::Stat) -> u64 {
-    status.st_dev as u64
 }

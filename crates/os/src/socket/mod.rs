@@ -1,9 +1,9 @@
 //! Sockets between processes of one machine, which carry messages, descriptors and the sender's identity.
 //!
-//! Ranks meet over them: rank 0 listens, the others connect, hand over their memory and learn whose memory they
-//! get. A message arrives whole or not at all, with the descriptors that were sent with it. The one invariant that
-//! matters: **a call ends at its deadline**, whatever the other side does, and a truncated message is an error, never
-//! a shorter message. Deadlines are `Option<Instant>`; `None` waits without end.
+//! Ranks meet over them: rank 0 listens, the others connect, hand over their memory and learn whose memory
+//! they get. A message arrives whole or not at all, with the descriptors that were sent with it. The one
+//! invariant that matters: **a call ends at its deadline**, whatever the other side does, and a truncated
+//! message is an error, never a shorter message. Deadlines are `Option<Instant>`; `None` waits without end.
 
 mod address;
 mod connection;
@@ -66,8 +66,8 @@ pub enum SocketError {
         /// The bytes allowed for.
         allowed: usize,
     },
-    /// Descriptors of a message were lost: more than can be received, or this process has no room for more. Raise the
-    /// limit of open files (`ulimit -n`).
+    /// Descriptors of a message were lost: more than can be received, or this process has no room for more.
+    /// Raise the limit of open files (`ulimit -n`).
     #[error("descriptors of a message were lost: this process may not open that many")]
     DescriptorsLost,
     /// The system refused.

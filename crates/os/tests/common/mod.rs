@@ -1,4 +1,5 @@
-//! Roles that child processes play in tests: the test binary is started again and runs one ignored test, the role.
+//! Roles that child processes play in tests: the test binary is started again and runs one ignored test, the
+//! role.
 
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
