@@ -7,8 +7,6 @@
 //! The one invariant that matters: every rank applies it to tensors of the same shape and type, in the same order.
 //! A rank that does something else gets an error that names both calls, on every rank, instead of a hang.
 
-use std::sync::Arc;
-
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp1, Error, InplaceOp1, Layout, Result, Shape, bail};
 use unisono::{Communicator, Element, ReduceOp};
@@ -21,12 +19,12 @@ use unisono::{Communicator, Element, ReduceOp};
 /// included; f16 and bf16 are added in f32 and rounded once.
 #[derive(Clone)]
 pub(crate) struct AllReduce {
-    communicator: Arc<Communicator>,
+    communicator: Communicator,
 }
 
 impl AllReduce {
     /// An all-reduce over the ranks of `communicator`.
-    pub(crate) fn new(communicator: Arc<Communicator>) -> Self {
+    pub(crate) fn new(communicator: Communicator) -> Self {
         Self { communicator }
     }
 
@@ -115,7 +113,7 @@ mod tests {
                 .unwrap()
                 .into_iter()
                 .map(|communicator| {
-                    let all_reduce = AllReduce::new(Arc::new(communicator));
+                    let all_reduce = AllReduce::new(communicator);
                     scope.spawn(move || body(all_reduce.communicator.rank(), all_reduce))
                 })
                 .collect();

@@ -5,7 +5,7 @@
 //! the example goes through [`Ranks`], which also keeps the time of each all-reduce. The invariant: all ranks call the
 //! methods marked "collective" in the same order.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -19,7 +19,7 @@ const GOODBYE: Duration = Duration::from_secs(30);
 
 /// A rank, connected to its peers or alone.
 pub(crate) struct Ranks {
-    communicator: Option<Arc<Communicator>>,
+    communicator: Option<Communicator>,
     all_reduce_times: Mutex<Vec<Duration>>,
 }
 
@@ -53,7 +53,7 @@ impl Ranks {
 
     /// A rank of `communicator`.
     pub(crate) fn connected(communicator: Communicator) -> Self {
-        Self { communicator: Some(Arc::new(communicator)), all_reduce_times: Mutex::default() }
+        Self { communicator: Some(communicator), all_reduce_times: Mutex::default() }
     }
 
     /// Finds the other ranks as torchrun's environment describes them; without that environment, one rank alone.
@@ -67,12 +67,12 @@ impl Ranks {
 
     /// This rank's number, from 0.
     pub(crate) fn rank(&self) -> usize {
-        self.communicator.as_ref().map_or(0, |communicator| communicator.rank())
+        self.communicator.as_ref().map_or(0, Communicator::rank)
     }
 
     /// The number of ranks.
     pub(crate) fn world_size(&self) -> usize {
-        self.communicator.as_ref().map_or(1, |communicator| communicator.world_size())
+        self.communicator.as_ref().map_or(1, Communicator::world_size)
     }
 
     /// Whether there is nobody to talk to, so that nothing is ever sent.
@@ -89,7 +89,7 @@ impl Ranks {
     pub(crate) fn sum_in_place(&self, partial: &Tensor) -> candle_core::Result<()> {
         let Some(communicator) = &self.communicator else { return Ok(()) };
         let started = Instant::now();
-        partial.inplace_op1(&AllReduce::new(Arc::clone(communicator)))?;
+        partial.inplace_op1(&AllReduce::new(communicator.clone()))?;
         let elapsed = started.elapsed();
         self.all_reduce_times.lock().unwrap_or_else(PoisonError::into_inner).push(elapsed);
         Ok(())
