@@ -90,7 +90,7 @@ fn odd_modes_change_no_bit_and_are_restored() {
 fn odd_modes_change_no_bit_of_rows_either() {
     let default = modes::read();
     let reducer = Reducer::new(DType::F32, ReduceOp::Sum).expect("supported");
-    let least = vec![1_u32; 24];
+    let least = [1_u32; 24];
     let mut result = vec![0_u32; 24];
     let source = Strided { pointer: least.as_ptr().cast::<u8>(), stride: 32 };
     let destination = Strided { pointer: result.as_mut_ptr().cast::<u8>(), stride: 32 };

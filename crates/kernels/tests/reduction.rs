@@ -40,7 +40,7 @@ fn check(reducer: Reducer, call: &Call, misalignment: usize) {
         (0..call.sources).map(|_| elements(reducer.dtype(), call.count, &mut random)).collect();
     let expected = reduced(reducer.dtype(), reducer.op(), &inputs, call.count);
 
-    let mut shift = || misalignment + if call.seed % 2 == 0 { 0 } else { random.below(64) };
+    let mut shift = || misalignment + if call.seed.is_multiple_of(2) { 0 } else { random.below(64) };
     let mut sources: Vec<Guarded> = inputs.iter().map(|input| Guarded::new(input, shift())).collect();
     let fresh = call.destinations - usize::from(call.in_place.is_some());
     let mut destinations: Vec<Guarded> =

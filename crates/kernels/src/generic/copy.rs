@@ -26,6 +26,8 @@ pub(crate) unsafe fn copy<V: Vector>(destination: *mut u8, source: *const u8, by
             copy_small(destination, source, bytes);
         } else if bytes <= 2 * V::BYTES {
             copy_ends::<V>(destination, source, bytes);
+        } else if bytes <= 4 * V::BYTES {
+            copy_pairs::<V>(destination, source, bytes);
         } else {
             copy_large::<V>(destination, source, bytes);
         }
@@ -90,6 +92,25 @@ unsafe fn copy_ends<V: Vector>(destination: *mut u8, source: *const u8, bytes: u
     }
 }
 
+/// Copies two to four vectors: the first two and the last two, which may overlap.
+///
+/// # Safety
+/// As for [`copy`], for `2 * V::BYTES` to `4 * V::BYTES` bytes.
+#[inline(always)]
+unsafe fn copy_pairs<V: Vector>(destination: *mut u8, source: *const u8, bytes: usize) {
+    let last = bytes - V::BYTES;
+    let last_but_one = last - V::BYTES;
+    // SAFETY: there are at least two vectors, so two at the start and two that end at the end are inside.
+    unsafe {
+        let (first, second) = (V::load(source), V::load(source.add(V::BYTES)));
+        let (third, fourth) = (V::load(source.add(last_but_one)), V::load(source.add(last)));
+        first.store(destination);
+        second.store(destination.add(V::BYTES));
+        third.store(destination.add(last_but_one));
+        fourth.store(destination.add(last));
+    }
+}
+
 /// Copies more than two vectors: one to reach an aligned destination, blocks, vectors, and the last one.
 ///
 /// # Safety
@@ -130,10 +151,8 @@ pub(crate) unsafe fn copy_streaming<V: Streaming>(destination: *mut u8, source: 
         }
         copy_small(destination, source, head);
         let lines_end = bytes - (bytes - head) % CACHE_LINE;
-        let mut offset = head;
-        while offset < lines_end {
+        for offset in (head..lines_end).step_by(CACHE_LINE) {
             V::stream_line(destination.add(offset), source.add(offset));
-            offset += CACHE_LINE;
         }
         V::fence();
         copy_small(destination.add(lines_end), source.add(lines_end), bytes - lines_end);

@@ -3,6 +3,8 @@
 use half::{bf16, f16};
 use unisono_kernels::{DType, ReduceOp};
 
+const WHOLE: &str = "an element is as long as its type";
+
 /// Folds `sources`, each `count` elements in memory order, as the crate promises to.
 pub(crate) fn reduced(dtype: DType, op: ReduceOp, sources: &[Vec<u8>], count: usize) -> Vec<u8> {
     let size = dtype.size_bytes();
@@ -18,8 +20,10 @@ fn element(dtype: DType, op: ReduceOp, sources: &[&[u8]]) -> Vec<u8> {
     macro_rules! integer {
         ($type:ty) => {{
             let values: Vec<$type> =
-                sources.iter().map(|s| <$type>::from_ne_bytes((*s).try_into().unwrap())).collect();
-            let folded = |fold: fn($type, $type) -> $type| values.iter().copied().reduce(fold).unwrap();
+                sources.iter().map(|s| <$type>::from_ne_bytes((*s).try_into().expect(WHOLE))).collect();
+            let folded = |fold: fn($type, $type) -> $type| {
+                values.iter().copied().reduce(fold).expect("at least one source")
+            };
             match op {
                 ReduceOp::Sum => folded(<$type>::wrapping_add),
                 ReduceOp::Product => folded(<$type>::wrapping_mul),
@@ -36,21 +40,21 @@ fn element(dtype: DType, op: ReduceOp, sources: &[&[u8]]) -> Vec<u8> {
     }
     match dtype {
         DType::F32 => {
-            let values = sources.iter().map(|s| f32::from_ne_bytes((*s).try_into().unwrap()));
+            let values = sources.iter().map(|s| f32::from_ne_bytes((*s).try_into().expect(WHOLE)));
             single(op, &values.collect::<Vec<_>>()).to_ne_bytes().to_vec()
         }
         DType::F64 => {
-            let values = sources.iter().map(|s| f64::from_ne_bytes((*s).try_into().unwrap()));
+            let values = sources.iter().map(|s| f64::from_ne_bytes((*s).try_into().expect(WHOLE)));
             double(op, &values.collect::<Vec<_>>()).to_ne_bytes().to_vec()
         }
         DType::F16 => {
-            let values = sources.iter().map(|s| f16::from_ne_bytes((*s).try_into().unwrap()).to_f32());
+            let values = sources.iter().map(|s| f16::from_ne_bytes((*s).try_into().expect(WHOLE)).to_f32());
             let result = single(op, &values.collect::<Vec<_>>());
             let rounded = if result.is_nan() { f16::from_bits(0x7e00) } else { f16::from_f32(result) };
             rounded.to_ne_bytes().to_vec()
         }
         DType::BF16 => {
-            let values = sources.iter().map(|s| bf16::from_ne_bytes((*s).try_into().unwrap()).to_f32());
+            let values = sources.iter().map(|s| bf16::from_ne_bytes((*s).try_into().expect(WHOLE)).to_f32());
             let result = single(op, &values.collect::<Vec<_>>());
             let rounded = if result.is_nan() { bf16::from_bits(0x7fc0) } else { bf16::from_f32(result) };
             rounded.to_ne_bytes().to_vec()
