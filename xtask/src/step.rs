@@ -8,9 +8,8 @@ use std::ffi::OsStr;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::iter;
 use std::process::{Command, Stdio};
-use std::thread;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 
 /// Test cases, counted over any number of test programs.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -48,19 +47,16 @@ pub(crate) fn run(command: &mut Command, count: &mut Count) -> Result<()> {
     run_into(command, count, io::stdout())
 }
 
+/// One pipe takes output and error output alike: what cargo says about a test program stands before what it prints.
 fn run_into(command: &mut Command, count: &mut Count, to: impl Write) -> Result<()> {
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("starting {}", shown(command)))?;
-    let errors = child.stderr.take().context("the child has no error output")?;
-    let output = child.stdout.take().context("the child has no output")?;
-    let relay = thread::spawn(move || pass_on(errors, io::stderr(), &mut Count::default()));
-    let passed_on = pass_on(output, to, count);
+    let (lines, end) = io::pipe().context("making a pipe")?;
+    let other_end = end.try_clone().context("making a pipe")?;
+    command.stdin(Stdio::null()).stdout(end).stderr(other_end);
+    let mut child = command.spawn().with_context(|| format!("starting {}", shown(command)))?;
+    // Our own ends of the pipe lie in the command: as long as they are open, reading would not come to an end.
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let passed_on = pass_on(lines, to, count);
     let status = child.wait().with_context(|| format!("waiting for {}", shown(command)))?;
-    relay.join().map_err(|_| anyhow!("the thread that passes on error output panicked"))??;
     passed_on?;
     if !status.success() {
         bail!("`{}` ended with {status}", words(command).join(" "));
