@@ -111,10 +111,10 @@ unsafe fn copy_pairs<V: Vector>(destination: *mut u8, source: *const u8, bytes: 
     }
 }
 
-/// Copies more than two vectors: one to reach an aligned destination, blocks, vectors, and the last one.
+/// Copies more than four vectors: one to reach an aligned destination, blocks, vectors, and the last one.
 ///
 /// # Safety
-/// As for [`copy`], for more than `2 * V::BYTES` bytes.
+/// As for [`copy`], for more than `4 * V::BYTES` bytes.
 #[inline(always)]
 unsafe fn copy_large<V: Vector>(destination: *mut u8, source: *const u8, bytes: usize) {
     let last = bytes - V::BYTES;

@@ -1,6 +1,6 @@
 //! x86-64: AVX2 and AVX-512.
 //!
-//! Both files define their vectors through [`vectors!`](macros), which spells the parts that intrinsics of
+//! Both files define their vectors through [`macros`], which spell the parts that intrinsics of
 //! either width have in common.
 
 #![allow(unsafe_code)]
