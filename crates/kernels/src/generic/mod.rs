@@ -1,7 +1,7 @@
 //! The algorithms, written once.
 //!
 //! [`reduce`] and [`copy`] are loops over a small vector trait; a file of `arch` supplies the vectors of one
-//! instruction set and an [`InstructionSet`] that gathers them. Everything here is inlined into a function of
+//! instruction set and an [`InstructionSet`](instruction_set::InstructionSet) that gathers them. Everything here is inlined into a function of
 //! that file which switches the instruction set on, so the same text becomes the code of each.
 //!
 //! | module | what lives there |
