@@ -1,4 +1,4 @@
-//! Kernels, protocol and collectives as aarch64 programs, in an emulator.
+//! Kernels, protocol, the operating system's surface and collectives as aarch64 programs, in an emulator.
 //!
 //! It proves the NEON kernels, the layout of what lies in shared memory, and the system calls of that
 //! architecture. It does not prove ordering: the emulator keeps the memory order of the machine it runs on, which
@@ -11,8 +11,9 @@ use crate::step::{self, Count};
 use crate::workspace::Workspace;
 
 /// What is run: arguments to `cargo test`, and to the test programs after `--`.
-const RUNS: [&[&str]; 2] = [
+const RUNS: [&[&str]; 3] = [
     &["--package", "unisono-kernels", "--package", "unisono-protocol", "--lib", "--tests"],
+    &["--package", "unisono-os", "--lib", "--tests"],
     &["--package", "unisono", "--test", "in_process", "--test", "collectives"],
 ];
 
