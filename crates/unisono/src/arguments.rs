@@ -3,42 +3,51 @@
 //! An error from here leaves the communicator as it was, on every rank that got it; the message says what was
 //! asked, what was found and what to do.
 
-use crate::error::{Error, Result};
+use crate::error::{BoxedResult, Error};
 use crate::memory::{Source, Target};
 
 /// `count` elements of `element` bytes for each of `ranks` ranks, as bytes.
-pub(crate) fn total_bytes(operation: &'static str, count: usize, element: usize, ranks: usize) -> Result<usize> {
+pub(crate) fn total_bytes(
+    operation: &'static str,
+    count: usize,
+    element: usize,
+    ranks: usize,
+) -> BoxedResult<usize> {
     count
         .checked_mul(element)
         .and_then(|bytes| bytes.checked_mul(ranks))
         .filter(|bytes| isize::try_from(*bytes).is_ok())
         .ok_or_else(|| {
-            Error::argument(
-                operation,
-                format!("{count} elements of {element} bytes for {ranks} ranks do not fit the address space"),
-            )
+            let problem =
+                format!("{count} elements of {element} bytes for {ranks} ranks do not fit the address space");
+            refusal(operation, problem)
         })
 }
 
 /// `found` elements where `expected` are needed.
-pub(crate) fn length(operation: &'static str, what: &str, expected: usize, found: usize) -> Result<()> {
+pub(crate) fn length(operation: &'static str, what: &str, expected: usize, found: usize) -> BoxedResult<()> {
     if expected == found {
         return Ok(());
     }
-    Err(Error::argument(operation, format!("expected {what} of {expected} elements, found {found}")))
+    Err(refusal(operation, format!("expected {what} of {expected} elements, found {found}")))
 }
 
 /// The rank of another or any rank of the communicator.
-pub(crate) fn rank(operation: &'static str, role: &str, rank: usize, world: usize) -> Result<()> {
+pub(crate) fn rank(operation: &'static str, role: &str, rank: usize, world: usize) -> BoxedResult<()> {
     if rank < world {
         return Ok(());
     }
-    Err(Error::argument(operation, format!("{role} {rank} does not exist: the ranks are 0 to {}", world - 1)))
+    Err(refusal(operation, format!("{role} {rank} does not exist: the ranks are 0 to {}", world - 1)))
 }
 
 /// Input and output must be the same memory or not overlap; `same_at` is where the input may lie in the output
 /// (or the output in the input), in bytes.
-pub(crate) fn overlap(operation: &'static str, input: Source<'_>, output: Target<'_>, same_at: isize) -> Result<()> {
+pub(crate) fn overlap(
+    operation: &'static str,
+    input: Source<'_>,
+    output: Target<'_>,
+    same_at: isize,
+) -> BoxedResult<()> {
     let (start, end) = (input.address(), input.address().saturating_add(input.len()));
     let output = output.as_source();
     let (first, last) = (output.address(), output.address().saturating_add(output.len()));
@@ -46,7 +55,7 @@ pub(crate) fn overlap(operation: &'static str, input: Source<'_>, output: Target
     if apart || first.checked_add_signed(same_at) == Some(start) {
         return Ok(());
     }
-    Err(Error::argument(
+    Err(refusal(
         operation,
         format!(
             "input ({} bytes) and output ({} bytes) overlap: they must be separate, or the input must lie {same_at} \
@@ -55,6 +64,11 @@ pub(crate) fn overlap(operation: &'static str, input: Source<'_>, output: Target
             output.len()
         ),
     ))
+}
+
+#[cold]
+fn refusal(operation: &'static str, problem: String) -> Box<Error> {
+    Box::new(Error::argument(operation, problem))
 }
 
 #[cfg(test)]

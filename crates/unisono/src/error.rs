@@ -15,6 +15,10 @@ use crate::call::{Call, Operation};
 /// The result of everything in this crate that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// The same inside the crate. On the way of a small collective a result is returned many times: a pointer is cheaper to
+/// pass than an [`Error`], which is made once.
+pub(crate) type BoxedResult<T> = std::result::Result<T, Box<Error>>;
+
 /// What a rank did last, as the others can see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -82,7 +86,9 @@ pub enum Error {
     /// The deadline passed while ranks were missing. They are stopped, endlessly busy, or never made the call.
     #[error(
         "{call} (#{number}) timed out after {waited:.1?} waiting for {}{}: look at what these ranks do, or raise \
-         the time-out", list(peers), reported(reported_by)
+         the time-out",
+        list(peers),
+        reported(reported_by)
     )]
     Timeout {
         /// The call that timed out.
@@ -105,7 +111,7 @@ pub enum Error {
         /// Its process.
         pid: u32,
         /// What it last did.
-        last: Option<LastOperation>,
+        last: Option<Box<LastOperation>>,
         /// The call of this rank that could not go on.
         call: Call,
         /// Its number.
@@ -126,7 +132,9 @@ pub enum Error {
         number: u64,
     },
     /// Ranks made different calls.
-    #[error("ranks made different calls: rank {rank} called {mine} and rank {peer} called {theirs} as call #{number}")]
+    #[error(
+        "ranks made different calls: rank {rank} called {mine} and rank {peer} called {theirs} as call #{number}"
+    )]
     Mismatch {
         /// The number of the first call that differs, as far as it is known.
         number: u64,
@@ -196,7 +204,9 @@ pub enum Error {
         problem: String,
     },
     /// More memory is needed than may still be had.
-    #[error("{what} needs {needed} bytes, but only {available} may still be had (limited by {limited_by}): {advice}")]
+    #[error(
+        "{what} needs {needed} bytes, but only {available} may still be had (limited by {limited_by}): {advice}"
+    )]
     OutOfMemory {
         /// What the memory is for.
         what: String,
@@ -227,6 +237,12 @@ pub enum Error {
     },
 }
 
+impl From<Box<Error>> for Error {
+    fn from(error: Box<Error>) -> Self {
+        *error
+    }
+}
+
 impl Error {
     pub(crate) fn os(doing: &'static str) -> impl FnOnce(OsError) -> Error {
         move |source| Error::Os { doing, source: Arc::new(source) }
@@ -241,7 +257,10 @@ impl Error {
         match self {
             // Terminal unless it is a send or recv of which nothing had moved.
             Error::Timeout { call, .. } => !matches!(call.operation, Operation::Send | Operation::Recv),
-            Error::PeerDied { .. } | Error::PeerLeft { .. } | Error::Mismatch { .. } | Error::Aborted { .. } => true,
+            Error::PeerDied { .. }
+            | Error::PeerLeft { .. }
+            | Error::Mismatch { .. }
+            | Error::Aborted { .. } => true,
             Error::Closed { .. } | Error::Forked { .. } => true,
             _ => false,
         }

@@ -33,7 +33,8 @@ pub(crate) fn reach(point: &'static str) {
     });
     let Some(fault) = fault else { return };
     if fault.point == point && fault.passed.fetch_add(1, Ordering::Relaxed) + 1 == fault.pass {
-        let signal = if fault.stop { unisono_os::process::Signal::Stop } else { unisono_os::process::Signal::Kill };
+        let signal =
+            if fault.stop { unisono_os::process::Signal::Stop } else { unisono_os::process::Signal::Kill };
         if let Err(error) = unisono_os::process::kill(unisono_os::process::pid(), signal) {
             tracing::error!(%error, "the fault point could not be carried out");
         }

@@ -7,6 +7,7 @@
 #![allow(unsafe_code)]
 
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 
 use unisono_kernels::{self as kernels, Element, Reducer};
 
@@ -122,7 +123,8 @@ pub(crate) fn copy_into_rows(block: Target<'_>, rows: Rows, offset: usize, sourc
     done += head;
     let full = (source.bytes - done) / row_bytes;
     if full > 0 {
-        let first = block.part(place(offset + done), (full - 1).saturating_mul(stride).saturating_add(row_bytes));
+        let first =
+            block.part(place(offset + done), (full - 1).saturating_mul(stride).saturating_add(row_bytes));
         let held = if first.bytes < row_bytes { 0 } else { (first.bytes - row_bytes) / stride.max(1) + 1 };
         let from = source.part(done, full * row_bytes);
         // SAFETY: `first` holds `held` rows at this stride and `from` holds `full` rows; no overlap, as in `copy`.
@@ -133,45 +135,52 @@ pub(crate) fn copy_into_rows(block: Target<'_>, rows: Rows, offset: usize, sourc
     copy(block.part(place(offset + done), tail.bytes), tail);
 }
 
-/// Up to 64 pointers, collected without allocating.
-#[derive(Debug)]
+/// Up to 64 pointers, collected without allocating and without touching the places that stay empty.
 pub(crate) struct List<P> {
-    pointers: [P; MAX_WORLD_SIZE],
+    pointers: [MaybeUninit<P>; MAX_WORLD_SIZE],
     len: usize,
     /// The shortest memory in the list, in bytes.
     least: usize,
 }
 
-impl List<*const u8> {
-    pub(crate) fn sources() -> Self {
-        List { pointers: [std::ptr::null(); MAX_WORLD_SIZE], len: 0, least: usize::MAX }
+impl<P: Copy> List<P> {
+    #[inline(always)]
+    pub(crate) fn new() -> Self {
+        List { pointers: [const { MaybeUninit::uninit() }; MAX_WORLD_SIZE], len: 0, least: usize::MAX }
     }
 
-    #[inline]
+    #[inline(always)]
+    fn add(&mut self, pointer: P, bytes: usize) {
+        if let Some(slot) = self.pointers.get_mut(self.len) {
+            slot.write(pointer);
+            self.len += 1;
+            self.least = self.least.min(bytes);
+        }
+    }
+
+    #[inline(always)]
+    fn as_slice(&self) -> &[P] {
+        // SAFETY: `add` has written the first `len` places, and nothing else changes `len`.
+        unsafe { std::slice::from_raw_parts(self.pointers.as_ptr().cast::<P>(), self.len) }
+    }
+}
+
+/// What is reduced, in the order of the ranks.
+pub(crate) type Sources = List<*const u8>;
+/// Where the result goes.
+pub(crate) type Targets = List<*mut u8>;
+
+impl Sources {
+    #[inline(always)]
     pub(crate) fn push(&mut self, source: Source<'_>) {
         self.add(source.start, source.bytes);
     }
 }
 
-impl List<*mut u8> {
-    pub(crate) fn targets() -> Self {
-        List { pointers: [std::ptr::null_mut(); MAX_WORLD_SIZE], len: 0, least: usize::MAX }
-    }
-
-    #[inline]
+impl Targets {
+    #[inline(always)]
     pub(crate) fn push(&mut self, target: Target<'_>) {
         self.add(target.start, target.bytes);
-    }
-}
-
-impl<P> List<P> {
-    #[inline]
-    fn add(&mut self, pointer: P, bytes: usize) {
-        if let Some(slot) = self.pointers.get_mut(self.len) {
-            *slot = pointer;
-            self.len += 1;
-            self.least = self.least.min(bytes);
-        }
     }
 }
 
@@ -179,8 +188,8 @@ impl<P> List<P> {
 #[inline]
 pub(crate) fn reduce(
     reducer: &Reducer,
-    targets: &List<*mut u8>,
-    sources: &List<*const u8>,
+    targets: &Targets,
+    sources: &Sources,
     count: usize,
     element_bytes: usize,
 ) {
@@ -190,7 +199,7 @@ pub(crate) fn reduce(
     }
     // SAFETY: every pointer in the lists is valid for at least `count` elements (`least`), and a target is either
     // one of the sources (in place, or a staging slot reduced in place) or disjoint from them, as in `copy`.
-    unsafe { reducer.reduce(&targets.pointers[..targets.len], &sources.pointers[..sources.len], count) }
+    unsafe { reducer.reduce(targets.as_slice(), sources.as_slice(), count) }
 }
 
 #[cfg(test)]
@@ -221,8 +230,14 @@ mod tests {
                     }
                     for row in 0..rows {
                         let found = &block[row * stride..][..row_bytes];
-                        assert_eq!(found, &data[row * row_bytes..][..row_bytes], "row {row}, pieces of {piece}");
-                        assert!(block[row * stride + row_bytes..(row + 1) * stride].iter().all(|byte| *byte == 0));
+                        assert_eq!(
+                            found,
+                            &data[row * row_bytes..][..row_bytes],
+                            "row {row}, pieces of {piece}"
+                        );
+                        assert!(
+                            block[row * stride + row_bytes..(row + 1) * stride].iter().all(|byte| *byte == 0)
+                        );
                     }
                 }
             }

@@ -74,7 +74,9 @@ impl Supervisor {
         let listening = std::thread::Builder::new()
             .name("unisono-super".to_string())
             .spawn(move || collect(&listener, &stopped, &seen))
-            .map_err(|error| Error::os("starting the supervisor")(unisono_os::OsError::from_io("clone", &error, "")))?;
+            .map_err(|error| {
+                Error::os("starting the supervisor")(unisono_os::OsError::from_io("clone", &error, ""))
+            })?;
         Ok(Supervisor { name, observed, stop, listening: Some(listening) })
     }
 
@@ -88,7 +90,8 @@ impl Supervisor {
     pub fn last_operation(&self, rank: usize) -> Option<LastOperation> {
         let observed = self.observed.lock();
         let of_rank = observed.iter().filter(|observed| observed.rank == rank);
-        let mut last: Vec<_> = of_rank.filter_map(|observed| last_operation_in(observed.memory.header())).collect();
+        let mut last: Vec<_> =
+            of_rank.filter_map(|observed| last_operation_in(observed.memory.header())).collect();
         let unfinished = last.iter().rposition(|last| !last.finished);
         unfinished.map(|at| last.swap_remove(at)).or_else(|| last.pop())
     }
@@ -136,7 +139,8 @@ fn hear(connection: &Connection) -> std::result::Result<Observed, String> {
     memfd::verify_sealed(memory.as_fd(), layout.total()).map_err(|error| error.to_string())?;
     let mapping = Mapping::shared(memory.as_fd(), 0, layout.total(), Access::ReadOnly);
     let mapping = Arc::new(mapping.map_err(|error| error.to_string())?);
-    let memory = SharedMemory::new(mapping, Arc::new(layout), report.rank).map_err(|error| error.to_string())?;
+    let memory =
+        SharedMemory::new(mapping, Arc::new(layout), report.rank).map_err(|error| error.to_string())?;
     Ok(Observed { rank: report.rank, memory })
 }
 

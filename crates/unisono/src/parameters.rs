@@ -33,7 +33,8 @@ impl Parameters {
     /// The defaults for a world size: under 16 MiB per rank for up to 8 ranks.
     pub fn for_world(world_size: usize) -> Self {
         let peers = world_size.saturating_sub(1).max(1);
-        let share = |total: usize, least: usize, most: usize| (total / peers).next_power_of_two().clamp(least, most);
+        let share =
+            |total: usize, least: usize, most: usize| (total / peers).next_power_of_two().clamp(least, most);
         Parameters {
             // Swap moves (N-1) copies of the message per rank, migrate 2 (N-1)/N in one step more.
             small_bytes: match peers {
@@ -119,7 +120,9 @@ mod tests {
         assert_eq!(parse_bytes("16384"), Some(16384));
         assert_eq!(parse_bytes("16KiB"), Some(16384));
         assert_eq!(parse_bytes(" 4 MiB "), Some(4 * MIB));
-        for nonsense in ["", "KiB", "-1", "1.5MiB", "12parsecs", "99999999999999999999", "18446744073709551615k"] {
+        for nonsense in
+            ["", "KiB", "-1", "1.5MiB", "12parsecs", "99999999999999999999", "18446744073709551615k"]
+        {
             assert_eq!(parse_bytes(nonsense), None, "{nonsense:?}");
         }
     }

@@ -64,14 +64,16 @@ impl Segment {
 
     /// Create a named segment of `bytes` zero bytes and leave it unpublished until the contents are there.
     fn create_named_zeroed(name: &str, bytes: usize) -> Result<Segment> {
-        let total = bytes.checked_add(HEADER_BYTES).ok_or_else(|| problem(name, "its size does not fit memory"))?;
+        let total =
+            bytes.checked_add(HEADER_BYTES).ok_or_else(|| problem(name, "its size does not fit memory"))?;
         check_headroom(name, total)?;
         let memory = named::create_exclusive(name, total).map_err(|error| problem(name, error))?;
-        let made = Segment::map(name, memory, HEADER_BYTES, bytes)
-            .and_then(|segment| match segment.mapping.populate() {
+        let made = Segment::map(name, memory, HEADER_BYTES, bytes).and_then(|segment| {
+            match segment.mapping.populate() {
                 Ok(()) => Ok(segment),
                 Err(error) => Err(Error::os("reserving a segment")(error)),
-            });
+            }
+        });
         if made.is_err() {
             let _ = named::unlink(name); // The name was ours a moment ago; a failure to remove it changes no verdict.
         }
@@ -112,7 +114,8 @@ impl Segment {
     /// [`Error::OutOfMemory`] or [`Error::Os`] if there is no memory or no descriptor.
     pub fn create_anonymous(bytes: usize) -> Result<Segment> {
         check_headroom("anonymous", bytes)?;
-        let memory = memfd::create_sealed("unisono-segment", bytes).map_err(Error::os("making shared memory"))?;
+        let memory =
+            memfd::create_sealed("unisono-segment", bytes).map_err(Error::os("making shared memory"))?;
         Segment::map("anonymous", memory, 0, bytes)
     }
 
@@ -152,7 +155,9 @@ impl Segment {
         let read = |index| self.header(index).map_or(0, |word| word.load(Ordering::Acquire));
         let (magic, version, bytes) = (read(0), read(1), read(2));
         if magic != MAGIC {
-            return Err(format!("expected the magic number {MAGIC:#018x}, found {magic:#018x}: it is no segment"));
+            return Err(format!(
+                "expected the magic number {MAGIC:#018x}, found {magic:#018x}: it is no segment"
+            ));
         }
         if version != VERSION {
             return Err(format!("expected version {VERSION}, found {version}"));
@@ -320,7 +325,8 @@ mod tests {
         assert!(segment.write(90, &[0; 11]).is_err());
         assert!(segment.read(usize::MAX, &mut [0; 2]).is_err());
         assert!(segment.write(100, &[]).is_ok());
-        let other = Segment::from_descriptor(segment.descriptor().try_clone_to_owned().unwrap(), 100).unwrap();
+        let other =
+            Segment::from_descriptor(segment.descriptor().try_clone_to_owned().unwrap(), 100).unwrap();
         other.write(0, b"shared").unwrap();
         let mut found = [0; 6];
         segment.read(0, &mut found).unwrap();

@@ -8,9 +8,9 @@ use super::migrate::Wanted;
 use super::run::Run;
 use crate::arguments;
 use crate::call::{Algorithm, Call, Operation};
-use crate::error::{Error, Result};
+use crate::error::{BoxedResult, Error};
 use crate::group::Group;
-use crate::memory::{List, Source, Target, reduce as reduce_memory};
+use crate::memory::{Source, Sources, Target, Targets, reduce as reduce_memory};
 
 /// What is reduced, of which type and how.
 #[derive(Clone, Copy, Debug)]
@@ -21,8 +21,9 @@ pub(crate) struct Reduction {
 }
 
 impl Reduction {
-    pub(crate) fn reducer(self, operation: &'static str) -> Result<Reducer> {
-        Reducer::new(self.dtype, self.op).map_err(|error| Error::argument(operation, error.to_string()))
+    pub(crate) fn reducer(self, operation: &'static str) -> BoxedResult<Reducer> {
+        Reducer::new(self.dtype, self.op)
+            .map_err(|error| Box::new(Error::argument(operation, error.to_string())))
     }
 }
 
@@ -33,7 +34,7 @@ pub(crate) fn all_reduce(
     output: Target<'_>,
     what: Reduction,
     timeout: Option<Duration>,
-) -> Result<()> {
+) -> BoxedResult<()> {
     arguments::overlap("all_reduce", input, output, 0)?;
     let call = Call::new(Operation::AllReduce);
     reduce_to(group, call, input, Some(output), what, Wanted::ByAll, timeout)
@@ -47,7 +48,7 @@ pub(crate) fn reduce(
     what: Reduction,
     root: usize,
     timeout: Option<Duration>,
-) -> Result<()> {
+) -> BoxedResult<()> {
     arguments::rank("reduce", "root", root, group.members.world)?;
     if let Some(output) = output {
         arguments::overlap("reduce", input, output, 0)?;
@@ -64,11 +65,13 @@ fn reduce_to(
     what: Reduction,
     wanted: Wanted,
     timeout: Option<Duration>,
-) -> Result<()> {
+) -> BoxedResult<()> {
     let reducer = what.reducer(call.operation.name())?;
     let element = what.dtype.size_bytes();
     let bytes = arguments::total_bytes(call.operation.name(), what.count, element, 1)?;
-    let algorithm = if bytes <= group.parameters.small_bytes { Algorithm::Swap } else { Algorithm::Migrate };
+    // A single rank stages nothing, so that one step is as good for any size.
+    let in_one_step = bytes <= group.parameters.small_bytes || group.members.world == 1;
+    let algorithm = if in_one_step { Algorithm::Swap } else { Algorithm::Migrate };
     let call = call.of(what.count, what.dtype).reducing(what.op).by(algorithm);
     let mut run = Run::begin(group, call, timeout)?;
     if algorithm == Algorithm::Swap {
@@ -96,7 +99,7 @@ impl Run<'_> {
         count: usize,
         element: usize,
         wanted: Wanted,
-    ) -> Result<()> {
+    ) -> BoxedResult<()> {
         let swap = self.open_swap()?;
         for peer in self.others() {
             if wanted == Wanted::ByAll || wanted == Wanted::ByRoot(peer) {
@@ -106,7 +109,7 @@ impl Run<'_> {
         self.publish();
         let Some(output) = output else { return Ok(()) };
         self.wait_for(self.members.peers())?;
-        let (mut sources, mut targets) = (List::sources(), List::targets());
+        let (mut sources, mut targets) = (Sources::new(), Targets::new());
         for rank in 0..self.members.world {
             sources.push(if rank == self.members.rank { input } else { self.inbox(swap, rank) });
         }

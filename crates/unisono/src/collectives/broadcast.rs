@@ -10,7 +10,7 @@ use unisono_kernels::DType;
 use super::run::Run;
 use crate::arguments;
 use crate::call::{Algorithm, Call, Operation};
-use crate::error::Result;
+use crate::error::BoxedResult;
 use crate::group::Group;
 use crate::memory::{Target, copy};
 
@@ -22,7 +22,7 @@ pub(crate) fn broadcast(
     dtype: DType,
     root: usize,
     timeout: Option<Duration>,
-) -> Result<()> {
+) -> BoxedResult<()> {
     arguments::rank("broadcast", "root", root, group.members.world)?;
     let call = Call::new(Operation::Broadcast).of(count, dtype).rooted(root).by(Algorithm::Shared);
     let mut run = Run::begin(group, call, timeout)?;
@@ -40,7 +40,7 @@ pub(crate) fn broadcast(
 }
 
 /// Nobody leaves before all have come.
-pub(crate) fn barrier(group: &Group, operation: Operation, timeout: Option<Duration>) -> Result<()> {
+pub(crate) fn barrier(group: &Group, operation: Operation, timeout: Option<Duration>) -> BoxedResult<()> {
     let mut run = Run::begin(group, Call::new(operation), timeout)?;
     run.open_step()?;
     run.publish();
@@ -50,7 +50,7 @@ pub(crate) fn barrier(group: &Group, operation: Operation, timeout: Option<Durat
 }
 
 impl Run<'_> {
-    fn broadcast_piece(&mut self, data: Target<'_>, root: usize) -> Result<()> {
+    fn broadcast_piece(&mut self, data: Target<'_>, root: usize) -> BoxedResult<()> {
         self.open_step()?;
         let buffer = (self.steps.broadcast_uses % 2) as usize;
         self.steps.broadcast_uses += 1;

@@ -5,7 +5,7 @@
 //! The number of steps is the same on all ranks, because all ranks know the longest block.
 
 use super::run::Run;
-use crate::error::Result;
+use crate::error::BoxedResult;
 use crate::memory::{Rows, Source, Target, copy, copy_into_rows};
 
 /// What one operation hands out and takes in.
@@ -29,10 +29,17 @@ impl Run<'_> {
 
     /// Exchange all blocks, the longest of which anywhere has `longest` bytes. At least one step, so that every call
     /// takes part in the order of things.
-    pub(crate) fn exchange<'a>(&mut self, blocks: &impl Blocks<'a>, longest: usize, element: usize) -> Result<()> {
+    pub(crate) fn exchange<'a>(
+        &mut self,
+        blocks: &impl Blocks<'a>,
+        longest: usize,
+        element: usize,
+    ) -> BoxedResult<()> {
         let limit = self.swap_piece(element);
-        let sources =
-            self.others().filter(|peer| blocks.incoming(*peer) > 0).fold(0, |sources, peer| sources | 1 << peer);
+        let sources = self
+            .others()
+            .filter(|peer| blocks.incoming(*peer) > 0)
+            .fold(0, |sources, peer| sources | 1 << peer);
         let mut offset = 0;
         loop {
             let swap = self.open_swap()?;
@@ -57,7 +64,10 @@ impl Run<'_> {
 
     /// Exchange two numbers per pair: `mine(peer)` goes to each peer; returns what came from each (the own ones for this
     /// rank itself). Peers wrote them: bound them before use.
-    pub(crate) fn exchange_numbers(&mut self, mine: impl Fn(usize) -> [u64; 2]) -> Result<Vec<[u64; 2]>> {
+    pub(crate) fn exchange_numbers(
+        &mut self,
+        mine: impl Fn(usize) -> [u64; 2],
+    ) -> BoxedResult<Vec<[u64; 2]>> {
         let swap = self.open_swap()?;
         for peer in self.others() {
             copy(self.outbox(swap, peer)?, Source::of(&mine(peer)));

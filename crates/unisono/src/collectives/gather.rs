@@ -14,7 +14,7 @@ use super::exchange::Copies;
 use super::run::Run;
 use crate::arguments;
 use crate::call::{Algorithm, Call, Operation};
-use crate::error::Result;
+use crate::error::BoxedResult;
 use crate::group::Group;
 use crate::memory::{Rows, Source, Target, copy, copy_into_rows};
 
@@ -35,7 +35,7 @@ pub(crate) fn all_gather(
     blocks: &Table<'_>,
     along: Option<Along>,
     timeout: Option<Duration>,
-) -> Result<()> {
+) -> BoxedResult<()> {
     let (rank, world) = (group.members.rank, group.members.world);
     let (own_offset, own_bytes) = blocks.range(rank);
     let name = call.operation.name();
@@ -76,7 +76,7 @@ pub(crate) fn all_to_all(
     send: &Table<'_>,
     receive: &Table<'_>,
     timeout: Option<Duration>,
-) -> Result<()> {
+) -> BoxedResult<()> {
     let (rank, world) = (group.members.rank, group.members.world);
     arguments::overlap(call.operation.name(), input, output, 0)?;
     let element = call.dtype.map_or(1, DType::size_bytes);
@@ -119,7 +119,7 @@ pub(crate) fn gather(
     output: Option<(Target<'_>, &Table<'_>)>,
     root: usize,
     timeout: Option<Duration>,
-) -> Result<()> {
+) -> BoxedResult<()> {
     let (rank, world) = (group.members.rank, group.members.world);
     if let Some((output, blocks)) = output {
         arguments::overlap(call.operation.name(), input, output, blocks.range(rank).0 as isize)?;
@@ -165,7 +165,7 @@ pub(crate) fn scatter(
     output: Target<'_>,
     root: usize,
     timeout: Option<Duration>,
-) -> Result<()> {
+) -> BoxedResult<()> {
     let (rank, world) = (group.members.rank, group.members.world);
     if let Some((input, blocks)) = input {
         arguments::overlap(call.operation.name(), input, output, -(blocks.range(rank).0 as isize))?;
@@ -211,7 +211,7 @@ impl Run<'_> {
         expects: impl Fn(usize) -> Option<usize>,
         longest: usize,
         element: usize,
-    ) -> Result<usize> {
+    ) -> BoxedResult<usize> {
         let numbers = self.exchange_numbers(|peer| [sends(peer) as u64, longest as u64])?;
         for peer in self.others() {
             let Some(expected) = expects(peer) else { continue };

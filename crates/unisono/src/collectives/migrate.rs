@@ -9,9 +9,9 @@
 use unisono_kernels::Reducer;
 
 use super::run::Run;
-use crate::error::Result;
+use crate::error::BoxedResult;
 use crate::group::layout::LINE;
-use crate::memory::{List, Source, Target, copy, reduce};
+use crate::memory::{Source, Sources, Target, Targets, copy, reduce};
 
 /// How a chunk is cut into slices: `count` elements, one slice per rank, whole cache lines but for the end.
 #[derive(Clone, Copy, Debug)]
@@ -47,7 +47,8 @@ pub(crate) enum Wanted {
 impl Run<'_> {
     /// Elements that one chunk may have.
     pub(crate) fn migrate_chunk(&self, element: usize) -> usize {
-        let chunk = self.group.parameters.chunk_bytes.min(self.group.layout.migrate_bytes * self.members.world);
+        let chunk =
+            self.group.parameters.chunk_bytes.min(self.group.layout.migrate_bytes * self.members.world);
         // Slices are rounded up to whole lines; one line per rank less keeps them inside their slots.
         let lines = (chunk / LINE).saturating_sub(self.members.world).max(self.members.world);
         lines * (LINE / element)
@@ -62,7 +63,7 @@ impl Run<'_> {
         count: usize,
         element: usize,
         wanted: Wanted,
-    ) -> Result<()> {
+    ) -> BoxedResult<()> {
         let slices = Slices::new(count, self.members.world, element);
         self.hand_out(slices, input)?;
         self.publish();
@@ -78,7 +79,7 @@ impl Run<'_> {
     }
 
     /// First step: every slice to its reducer, once that one is done with what was in the slot.
-    fn hand_out(&mut self, slices: Slices, input: Source<'_>) -> Result<()> {
+    fn hand_out(&mut self, slices: Slices, input: Source<'_>) -> BoxedResult<()> {
         self.open_step()?;
         let step = self.step();
         for reducer in self.others() {
@@ -101,7 +102,7 @@ impl Run<'_> {
     ) {
         let members = self.members;
         let (offset, bytes) = slices.bytes(members.rank);
-        let (mut sources, mut targets) = (List::sources(), List::targets());
+        let (mut sources, mut targets) = (Sources::new(), Targets::new());
         for rank in 0..members.world {
             if rank == members.rank {
                 sources.push(input.part(offset, bytes));
@@ -148,7 +149,10 @@ mod tests {
                     let mut next = 0;
                     for rank in 0..world {
                         let (offset, bytes) = slices.bytes(rank);
-                        assert!(bytes == 0 || offset == next, "slice {rank} of {count} x {element} over {world}");
+                        assert!(
+                            bytes == 0 || offset == next,
+                            "slice {rank} of {count} x {element} over {world}"
+                        );
                         next += bytes;
                     }
                     assert_eq!(next, count * element);

@@ -13,7 +13,7 @@ use unisono_protocol::{Cursor, Ended, wait_until, window};
 
 use crate::arguments;
 use crate::call::{Algorithm, Call, Operation};
-use crate::error::{Error, Result};
+use crate::error::{BoxedResult, Error};
 use crate::fault;
 use crate::group::Group;
 use crate::group::cause::Cause;
@@ -59,7 +59,7 @@ pub(crate) fn send(
     dtype: DType,
     to: usize,
     timeout: Option<Duration>,
-) -> Result<()> {
+) -> BoxedResult<()> {
     arguments::rank("send", "receiver", to, group.members.world)?;
     group.enter("send")?;
     if to == group.members.rank {
@@ -88,7 +88,7 @@ pub(crate) fn recv(
     dtype: DType,
     from: usize,
     timeout: Option<Duration>,
-) -> Result<()> {
+) -> BoxedResult<()> {
     arguments::rank("recv", "sender", from, group.members.world)?;
     group.enter("recv")?;
     if from == group.members.rank {
@@ -120,7 +120,7 @@ impl<'g> Transfer<'g> {
         Transfer { group, side, waiter, call, peer, window, own, other, record, touched: false }
     }
 
-    fn send(&mut self, data: Source<'_>, count: usize, dtype: DType) -> Result<()> {
+    fn send(&mut self, data: Source<'_>, count: usize, dtype: DType) -> BoxedResult<()> {
         let header: Header = [self.side.messages, count as u64, dtype as u64];
         let total = HEADER_BYTES + data.len();
         let mut done = 0;
@@ -137,7 +137,7 @@ impl<'g> Transfer<'g> {
         Ok(())
     }
 
-    fn recv(&mut self, data: Target<'_>, count: usize, dtype: DType) -> Result<()> {
+    fn recv(&mut self, data: Target<'_>, count: usize, dtype: DType) -> BoxedResult<()> {
         let mut available = self.wait_for_data()?;
         let mut header: Header = [0; 3];
         copy(Target::of(&mut header), self.window.part(self.position(), HEADER_BYTES).as_source());
@@ -179,7 +179,7 @@ impl<'g> Transfer<'g> {
     }
 
     /// Lines that may be written, at most a quarter of the window at a time so that both sides work at once.
-    fn wait_for_room(&mut self, needed: usize) -> Result<usize> {
+    fn wait_for_room(&mut self, needed: usize) -> BoxedResult<usize> {
         let lines = self.lines();
         let wanted = (needed as u64).min((lines / 4).max(1));
         let free = |transfer: &Self| window::free(transfer.other.word().look(), transfer.side.lines, lines);
@@ -190,19 +190,21 @@ impl<'g> Transfer<'g> {
     }
 
     /// Lines that may be read: at least one.
-    fn wait_for_data(&mut self) -> Result<usize> {
+    fn wait_for_data(&mut self) -> BoxedResult<usize> {
         let lines = self.lines();
-        let filled = |transfer: &Self| window::filled(transfer.other.word().look(), transfer.side.lines, lines);
+        let filled =
+            |transfer: &Self| window::filled(transfer.other.word().look(), transfer.side.lines, lines);
         if filled(self) == 0 {
             self.wait(self.side.lines + 1)?;
         }
         Ok(filled(self).clamp(1, (lines / 4).max(1)) as usize)
     }
 
-    fn wait(&mut self, target: u64) -> Result<()> {
+    fn wait(&mut self, target: u64) -> BoxedResult<()> {
         let other = self.other;
         self.waiter.begin_wait();
-        wait_until(1 << self.peer, target, |_| other.word(), &mut self.waiter).map_err(|ended| self.fail(ended))
+        wait_until(1 << self.peer, target, |_| other.word(), &mut self.waiter)
+            .map_err(|ended| self.fail(ended))
     }
 
     /// Write `bytes` of the message from its byte `done` to where this rank stands.
@@ -240,22 +242,28 @@ impl<'g> Transfer<'g> {
 
     /// A time-out before anything moved leaves the pair as it was; everything else ends the communicator.
     #[cold]
-    fn fail(&mut self, ended: Ended) -> Error {
+    fn fail(&mut self, ended: Ended) -> Box<Error> {
         match ended {
-            Ended::TimedOut(missing) if !self.touched => self.group.timed_out(missing, self.situation()),
+            Ended::TimedOut(missing) if !self.touched => {
+                Box::new(self.group.timed_out(missing, self.situation()))
+            }
             ended => self.group.end_wait(ended, self.situation()),
         }
     }
 
     #[cold]
-    fn mismatch(&mut self, found: Header) -> Error {
+    fn mismatch(&mut self, found: Header) -> Box<Error> {
         let theirs = Call {
             count: usize::try_from(found[1]).unwrap_or(usize::MAX),
             dtype: u8::try_from(found[2]).ok().and_then(DType::from_code),
             ..Call::new(Operation::Send).rooted(self.group.members.rank)
         };
-        let cause =
-            Cause::Mismatch { number: self.side.messages + 1, mine: self.call, peer: self.peer, theirs: Some(theirs) };
+        let cause = Cause::Mismatch {
+            number: self.side.messages + 1,
+            mine: self.call,
+            peer: self.peer,
+            theirs: Some(theirs),
+        };
         self.group.members.stop(cause);
         self.group.end_with(self.group.members.explain(1 << self.peer, self.situation()))
     }

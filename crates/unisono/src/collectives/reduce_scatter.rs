@@ -12,9 +12,9 @@ use super::exchange::Blocks;
 use super::run::Run;
 use crate::arguments;
 use crate::call::{Algorithm, Call};
-use crate::error::Result;
+use crate::error::BoxedResult;
 use crate::group::Group;
-use crate::memory::{List, Source, Target, reduce};
+use crate::memory::{Source, Sources, Target, Targets, reduce};
 
 struct Reducing<'a> {
     world: usize,
@@ -44,7 +44,7 @@ impl<'a> Blocks<'a> for Reducing<'a> {
 
     fn take<'p>(&self, offset: usize, limit: usize, piece: impl Fn(usize) -> Source<'p>) {
         let own = self.block(self.rank).part(offset, limit);
-        let (mut sources, mut targets) = (List::sources(), List::targets());
+        let (mut sources, mut targets) = (Sources::new(), Targets::new());
         for rank in 0..self.world {
             sources.push(if rank == self.rank { own } else { piece(rank) });
         }
@@ -62,7 +62,7 @@ pub(crate) fn reduce_scatter(
     table: &Table<'_>,
     what: Reduction,
     timeout: Option<Duration>,
-) -> Result<()> {
+) -> BoxedResult<()> {
     let name = call.operation.name();
     let reducer = what.reducer(name)?;
     let (rank, world) = (group.members.rank, group.members.world);

@@ -12,7 +12,7 @@ use parking_lot::MutexGuard;
 use unisono_protocol::{Ended, FINGERPRINTS, wait_until};
 
 use crate::call::Call;
-use crate::error::{Error, Result};
+use crate::error::{BoxedResult, Error};
 use crate::fault;
 use crate::group::cause::Cause;
 use crate::group::members::{Members, Situation, Waker};
@@ -34,7 +34,8 @@ pub(crate) struct Run<'g> {
 
 impl<'g> Run<'g> {
     /// Take the next number for `call`.
-    pub(crate) fn begin(group: &'g Group, call: Call, timeout: Option<Duration>) -> Result<Self> {
+    #[inline]
+    pub(crate) fn begin(group: &'g Group, call: Call, timeout: Option<Duration>) -> BoxedResult<Self> {
         group.enter(call.operation.name())?;
         let mut steps = group.lock_steps(call.operation.name(), timeout)?;
         group.check_usable()?;
@@ -60,7 +61,7 @@ impl<'g> Run<'g> {
     /// Begin the next step: from here on staging may be written. Waits until every peer is at most three steps
     /// behind, because the slot of a fingerprint is reused then.
     #[inline]
-    pub(crate) fn open_step(&mut self) -> Result<()> {
+    pub(crate) fn open_step(&mut self) -> BoxedResult<()> {
         fault::reach("before_arrive");
         let step = self.step();
         if step.is_multiple_of(STEPS_PER_LOOK_AT_THE_CLOCK) && self.waiter.is_overdue() {
@@ -91,7 +92,7 @@ impl<'g> Run<'g> {
     /// Wait until every one of `peers` has published the step that this rank published last, and see that they
     /// made the same calls.
     #[inline]
-    pub(crate) fn wait_for(&mut self, peers: u64) -> Result<()> {
+    pub(crate) fn wait_for(&mut self, peers: u64) -> BoxedResult<()> {
         let step = self.steps.step;
         self.wait(peers, step)?;
         let mut rest = peers;
@@ -108,7 +109,7 @@ impl<'g> Run<'g> {
     /// Wait until every one of `peers` has published a step after `step`, and so has read all it had to read in it.
     /// Step 0 is before all steps: staging that was never used is free.
     #[inline]
-    pub(crate) fn wait_until_passed(&mut self, peers: u64, step: u64) -> Result<()> {
+    pub(crate) fn wait_until_passed(&mut self, peers: u64, step: u64) -> BoxedResult<()> {
         if step == 0 {
             return Ok(());
         }
@@ -125,7 +126,7 @@ impl<'g> Run<'g> {
     }
 
     #[inline]
-    fn wait(&mut self, peers: u64, step: u64) -> Result<()> {
+    fn wait(&mut self, peers: u64, step: u64) -> BoxedResult<()> {
         let members = self.members;
         self.waiter.begin_wait();
         let word_of = |peer: usize| members.memory(peer).arrival().word();
@@ -149,14 +150,14 @@ impl<'g> Run<'g> {
     }
 
     #[cold]
-    fn fail(&mut self, ended: Ended) -> Error {
+    fn fail(&mut self, ended: Ended) -> Box<Error> {
         let at = Situation { call: self.call, number: self.number, waited: self.waiter.waited() };
         self.group.end_wait(ended, at)
     }
 
     /// A peer's history differs from ours: find the first call that does, tell everybody, and stop.
     #[cold]
-    fn mismatch(&mut self, peer: usize) -> Error {
+    fn mismatch(&mut self, peer: usize) -> Box<Error> {
         let ours = &self.members.own().header().latest;
         let theirs = &self.members.memory(peer).header().latest;
         let remembered = self.number.saturating_sub(unisono_protocol::record::RECORDS - 1).max(1);
@@ -170,7 +171,7 @@ impl<'g> Run<'g> {
 
     /// A peer's lengths differ from what this rank expects of it.
     #[cold]
-    pub(crate) fn length_mismatch(&mut self, peer: usize, mine: usize, theirs: usize) -> Error {
+    pub(crate) fn length_mismatch(&mut self, peer: usize, mine: usize, theirs: usize) -> Box<Error> {
         let (number, call) = (self.number, self.call);
         let cause = Cause::Mismatch {
             number,
@@ -181,7 +182,7 @@ impl<'g> Run<'g> {
         self.stop_with_mismatch(cause)
     }
 
-    fn stop_with_mismatch(&self, cause: Cause) -> Error {
+    fn stop_with_mismatch(&self, cause: Cause) -> Box<Error> {
         let at = Situation { call: self.call, number: self.number, waited: Duration::ZERO };
         self.members.stop(cause);
         self.group.end_with(self.members.explain(0, at))

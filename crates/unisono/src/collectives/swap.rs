@@ -6,15 +6,15 @@
 //! (rooted operations), the space rule of [`super::run`] applies, by the same code.
 //!
 //! ```text
-//!   use      region in lower rank's memory      region in higher rank's memory
-//!   even     lower -> higher                    higher -> lower
-//!   odd      higher -> lower                    lower -> higher
+//!   use      region in a's memory      region in b's memory
+//!   even     a writes, b reads         b writes, a reads
+//!   odd      b writes, a reads         a writes, b reads
 //! ```
 //!
 //! Source: ownership migration of cache lines, measured in docs/performance.md.
 
 use super::run::Run;
-use crate::error::Result;
+use crate::error::BoxedResult;
 use crate::memory::{Source, Target};
 
 /// One use of all swap regions, in the open step.
@@ -26,7 +26,7 @@ pub(crate) struct Swap {
 impl<'g> Run<'g> {
     /// Open a step that uses the swap regions. Every rank does so in the same step.
     #[inline]
-    pub(crate) fn open_swap(&mut self) -> Result<Swap> {
+    pub(crate) fn open_swap(&mut self) -> BoxedResult<Swap> {
         self.open_step()?;
         let flipped = self.steps.swap_uses % 2 == 1;
         self.steps.swap_uses += 1;
@@ -35,8 +35,8 @@ impl<'g> Run<'g> {
 
     /// Where this rank writes for `peer`, once the peer has read what was there.
     #[inline]
-    pub(crate) fn outbox(&mut self, swap: Swap, peer: usize) -> Result<Target<'g>> {
-        let in_own_memory = (self.members.rank < peer) != swap.flipped;
+    pub(crate) fn outbox(&mut self, swap: Swap, peer: usize) -> BoxedResult<Target<'g>> {
+        let in_own_memory = !swap.flipped;
         let step = self.step();
         let written = std::mem::replace(&mut self.steps.swap_written[peer][usize::from(in_own_memory)], step);
         self.wait_until_passed(1 << peer, written)?;
@@ -46,8 +46,7 @@ impl<'g> Run<'g> {
     /// Where `peer` has written for this rank, after [`Run::wait_for`] it.
     #[inline]
     pub(crate) fn inbox(&self, swap: Swap, peer: usize) -> Source<'g> {
-        let in_own_memory = (self.members.rank < peer) == swap.flipped;
-        self.swap_region(peer, in_own_memory).as_source()
+        self.swap_region(peer, swap.flipped).as_source()
     }
 
     #[inline]

@@ -244,10 +244,8 @@ pub(super) fn check_world_size(world: usize) -> Result<()> {
 pub(super) fn check_isa() -> Result<()> {
     match Isa::selected() {
         Ok(_) => Ok(()),
-        Err(error) => Err(setting(
-            "UNISONO_ISA",
-            std::env::var("UNISONO_ISA").unwrap_or_default(),
-            error.to_string(),
-        )),
+        Err(error) => {
+            Err(setting("UNISONO_ISA", std::env::var("UNISONO_ISA").unwrap_or_default(), error.to_string()))
+        }
     }
 }

@@ -67,7 +67,11 @@ fn optional<T: std::str::FromStr>(name: &str) -> Result<Option<T>> {
     let Some(value) = text(name)? else { return Ok(None) };
     match value.trim().parse() {
         Ok(parsed) => Ok(Some(parsed)),
-        Err(_) => Err(Error::Setting { name: name.to_string(), value, problem: "expected a whole number".to_string() }),
+        Err(_) => Err(Error::Setting {
+            name: name.to_string(),
+            value,
+            problem: "expected a whole number".to_string(),
+        }),
     }
 }
 
@@ -86,7 +90,8 @@ fn duration(name: &str) -> Result<Option<Option<Duration>>> {
     if value.eq_ignore_ascii_case("none") {
         return Ok(Some(None));
     }
-    let seconds = value.trim().parse::<f64>().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    let seconds =
+        value.trim().parse::<f64>().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     match seconds.filter(|seconds| !seconds.is_zero()) {
         Some(seconds) => Ok(Some(Some(seconds))),
         None => Err(Error::Setting {

@@ -25,7 +25,7 @@ impl Communicator {
     pub fn all_reduce<T: Element>(&self, data: &mut [T], op: ReduceOp) -> Result<()> {
         let what = Reduction { count: data.len(), dtype: T::DTYPE, op };
         let target = Target::of(data);
-        all_reduce::all_reduce(&self.group, target.as_source(), target, what, self.timeout)
+        Ok(all_reduce::all_reduce(&self.group, target.as_source(), target, what, self.timeout)?)
     }
 
     /// [`all_reduce`](Self::all_reduce) out of place: `input` stays as it is.
@@ -35,7 +35,7 @@ impl Communicator {
     pub fn all_reduce_into<T: Element>(&self, input: &[T], output: &mut [T], op: ReduceOp) -> Result<()> {
         arguments::length("all_reduce", "an output", input.len(), output.len())?;
         let what = Reduction { count: input.len(), dtype: T::DTYPE, op };
-        all_reduce::all_reduce(&self.group, Source::of(input), Target::of(output), what, self.timeout)
+        Ok(all_reduce::all_reduce(&self.group, Source::of(input), Target::of(output), what, self.timeout)?)
     }
 
     /// Give the root the reduction of all ranks' `data`, in place; the other ranks' `data` stays as it is.
@@ -46,7 +46,7 @@ impl Communicator {
         let what = Reduction { count: data.len(), dtype: T::DTYPE, op };
         let target = Target::of(data);
         let output = (self.rank() == root).then_some(target);
-        all_reduce::reduce(&self.group, target.as_source(), output, what, root, self.timeout)
+        Ok(all_reduce::reduce(&self.group, target.as_source(), output, what, root, self.timeout)?)
     }
 
     /// [`reduce`](Self::reduce) out of place: the root passes an output of the input's length, the others none.
@@ -65,7 +65,14 @@ impl Communicator {
             arguments::length("reduce", "an output", input.len(), output.len())?;
         }
         let what = Reduction { count: input.len(), dtype: T::DTYPE, op };
-        all_reduce::reduce(&self.group, Source::of(input), output.map(Target::of), what, root, self.timeout)
+        Ok(all_reduce::reduce(
+            &self.group,
+            Source::of(input),
+            output.map(Target::of),
+            what,
+            root,
+            self.timeout,
+        )?)
     }
 
     /// Give rank `r` block `r` of the reduction: `input` has `world_size() * output.len()` elements.
@@ -92,10 +99,15 @@ impl Communicator {
         self.reduce_scatter_blocks(target.as_source(), target.part(self.rank() * bytes, bytes), what)
     }
 
-    pub(super) fn reduce_scatter_blocks(&self, input: Source<'_>, output: Target<'_>, what: Reduction) -> Result<()> {
+    pub(super) fn reduce_scatter_blocks(
+        &self,
+        input: Source<'_>,
+        output: Target<'_>,
+        what: Reduction,
+    ) -> Result<()> {
         let call = Call::new(Operation::ReduceScatter).of(what.count, what.dtype).reducing(what.op);
         let blocks = Table::Even(output.len());
-        reduce_scatter::reduce_scatter(&self.group, call, input, output, &blocks, what, self.timeout)
+        Ok(reduce_scatter::reduce_scatter(&self.group, call, input, output, &blocks, what, self.timeout)?)
     }
 
     /// Give every rank all ranks' `input`, in rank order: `output` has `world_size() * input.len()` elements.
@@ -107,7 +119,7 @@ impl Communicator {
         let call = Call::new(Operation::AllGather).of(input.len(), T::DTYPE);
         let input = Source::of(input);
         let blocks = Table::Even(input.len());
-        gather::all_gather(&self.group, call, input, Target::of(output), &blocks, None, self.timeout)
+        Ok(gather::all_gather(&self.group, call, input, Target::of(output), &blocks, None, self.timeout)?)
     }
 
     /// [`all_gather`](Self::all_gather) in place: this rank's input is its block of `data`.
@@ -120,7 +132,7 @@ impl Communicator {
         let target = Target::of(data);
         let bytes = count * size_of::<T>();
         let input = target.as_source().part(self.rank() * bytes, bytes);
-        gather::all_gather(&self.group, call, input, target, &Table::Even(bytes), None, self.timeout)
+        Ok(gather::all_gather(&self.group, call, input, target, &Table::Even(bytes), None, self.timeout)?)
     }
 
     /// Gather tensors along dimension `dim`: `input` has this `shape` (row-major), `output` the same with
@@ -143,7 +155,8 @@ impl Communicator {
         shape: &[usize],
         dim: isize,
     ) -> Result<()> {
-        let count = shape.iter().try_fold(1usize, |count, extent| count.checked_mul(*extent)).unwrap_or(usize::MAX);
+        let count =
+            shape.iter().try_fold(1usize, |count, extent| count.checked_mul(*extent)).unwrap_or(usize::MAX);
         arguments::length("all_gather", "an input", count, input.len())?;
         self.expect_blocks("all_gather", "an output", count, output.len())?;
         self.all_gather_along(Source::of(input), Target::of(output), shape, dim, T::DTYPE)
@@ -171,7 +184,7 @@ impl Communicator {
             .shaped(shape.iter().copied().chain([along]));
         let along = (rows != 1).then_some(Along { row_bytes, rows });
         let blocks = Table::Even(input.len());
-        gather::all_gather(&self.group, call, input, output, &blocks, along, self.timeout)
+        Ok(gather::all_gather(&self.group, call, input, output, &blocks, along, self.timeout)?)
     }
 
     /// Replace `data` on every rank by the root's. Every rank passes the same length.
@@ -180,7 +193,7 @@ impl Communicator {
     /// [`InvalidArgument`](Error::InvalidArgument) if `root` does not exist; else any terminal error.
     pub fn broadcast<T: Element>(&self, data: &mut [T], root: usize) -> Result<()> {
         let count = data.len();
-        broadcast::broadcast(&self.group, Target::of(data), count, T::DTYPE, root, self.timeout)
+        Ok(broadcast::broadcast(&self.group, Target::of(data), count, T::DTYPE, root, self.timeout)?)
     }
 
     /// Give the root all ranks' `input`, in rank order: the root passes an output of `world_size() * input.len()` elements,
@@ -206,7 +219,14 @@ impl Communicator {
     ) -> Result<()> {
         let call = Call::new(Operation::Gather).of(count, dtype).rooted(root);
         let blocks = Table::Even(input.len());
-        gather::gather(&self.group, call, input, output.map(|output| (output, &blocks)), root, self.timeout)
+        Ok(gather::gather(
+            &self.group,
+            call,
+            input,
+            output.map(|output| (output, &blocks)),
+            root,
+            self.timeout,
+        )?)
     }
 
     /// Give rank `r` block `r` of the root's input: the root passes an input of `world_size() * output.len()` elements, the
@@ -233,7 +253,14 @@ impl Communicator {
     ) -> Result<()> {
         let call = Call::new(Operation::Scatter).of(count, dtype).rooted(root);
         let blocks = Table::Even(output.len());
-        gather::scatter(&self.group, call, input.map(|input| (input, &blocks)), output, root, self.timeout)
+        Ok(gather::scatter(
+            &self.group,
+            call,
+            input.map(|input| (input, &blocks)),
+            output,
+            root,
+            self.timeout,
+        )?)
     }
 
     /// Send block `r` of `input` to rank `r`; block `r` of `output` comes from rank `r`. Both have the same length, a
@@ -266,7 +293,7 @@ impl Communicator {
     ) -> Result<()> {
         let call = Call::new(Operation::AllToAll).of(count, dtype);
         let blocks = Table::Even(count * dtype.size_bytes());
-        gather::all_to_all(&self.group, call, input, output, &blocks, &blocks, self.timeout)
+        Ok(gather::all_to_all(&self.group, call, input, output, &blocks, &blocks, self.timeout)?)
     }
 
     /// Send `data` to rank `to`, which must receive the same type and length. Returns as soon as the data fits the pair's
@@ -276,7 +303,7 @@ impl Communicator {
     /// [`InvalidArgument`](Error::InvalidArgument) if `to` does not exist. A time-out before anything was taken leaves
     /// the communicator usable.
     pub fn send<T: Element>(&self, data: &[T], to: usize) -> Result<()> {
-        point_to_point::send(&self.group, Source::of(data), data.len(), T::DTYPE, to, self.timeout)
+        Ok(point_to_point::send(&self.group, Source::of(data), data.len(), T::DTYPE, to, self.timeout)?)
     }
 
     /// Receive the next message from rank `from`, which must have this type and length.
@@ -286,7 +313,7 @@ impl Communicator {
     /// another. A time-out before anything came leaves the communicator usable.
     pub fn recv<T: Element>(&self, data: &mut [T], from: usize) -> Result<()> {
         let count = data.len();
-        point_to_point::recv(&self.group, Target::of(data), count, T::DTYPE, from, self.timeout)
+        Ok(point_to_point::recv(&self.group, Target::of(data), count, T::DTYPE, from, self.timeout)?)
     }
 
     /// What only the root passes must be there at the root, and exists nowhere else.
@@ -308,7 +335,7 @@ impl Communicator {
     }
 
     fn expect_blocks(&self, operation: &'static str, what: &str, count: usize, found: usize) -> Result<()> {
-        arguments::length(operation, what, count.saturating_mul(self.world_size()), found)
+        Ok(arguments::length(operation, what, count.saturating_mul(self.world_size()), found)?)
     }
 
     fn block_length(&self, operation: &'static str, elements: usize) -> Result<usize> {

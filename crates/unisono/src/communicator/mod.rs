@@ -92,7 +92,10 @@ impl Communicator {
         builder::check_world_size(world_size)?;
         builder::check_isa()?;
         let ranks = backend::in_process::assemble(world_size, parameters)?;
-        Ok(ranks.into_iter().map(|assembled| Self::over(Group::new(assembled), Some(DEFAULT_TIMEOUT))).collect())
+        Ok(ranks
+            .into_iter()
+            .map(|assembled| Self::over(Group::new(assembled), Some(DEFAULT_TIMEOUT)))
+            .collect())
     }
 
     fn over(group: Group, timeout: Option<Duration>) -> Self {
@@ -152,7 +155,7 @@ impl Communicator {
     /// # Errors
     /// Any terminal error; see [`Error`](crate::Error).
     pub fn barrier(&self) -> Result<()> {
-        broadcast::barrier(&self.group, Operation::Barrier, self.timeout)
+        Ok(broadcast::barrier(&self.group, Operation::Barrier, self.timeout)?)
     }
 
     /// Stop the group, from any thread: every operation under way or to come, on every rank, ends with
@@ -168,7 +171,7 @@ impl Communicator {
     pub fn close(&self, timeout: Duration) -> Result<()> {
         let together = broadcast::barrier(&self.group, Operation::Close, Some(timeout));
         self.group.leave();
-        together
+        Ok(together?)
     }
 
     /// The same operations on pointers, with the element type given at run time.

@@ -10,10 +10,10 @@ use unisono_kernels::{DType, ReduceOp};
 
 use super::Communicator;
 use crate::arguments::total_bytes;
+use crate::call::{Call, Operation};
 use crate::collectives::all_reduce::{self, Reduction};
 use crate::collectives::blocks::Table;
 use crate::collectives::{broadcast, gather, point_to_point};
-use crate::call::{Call, Operation};
 use crate::error::{Error, Result};
 use crate::memory::{Source, Target};
 
@@ -78,7 +78,7 @@ impl<'c> Raw<'c> {
         let input = vouched!(source("all_reduce", input, bytes));
         let output = vouched!(target("all_reduce", output, bytes));
         let what = Reduction { count, dtype, op };
-        all_reduce::all_reduce(&self.comm.group, input, output, what, self.comm.timeout)
+        Ok(all_reduce::all_reduce(&self.comm.group, input, output, what, self.comm.timeout)?)
     }
 
     /// `count` elements each; the output counts at the root only, in place if `input == output`.
@@ -99,9 +99,10 @@ impl<'c> Raw<'c> {
     ) -> Result<()> {
         let bytes = total_bytes("reduce", count, dtype.size_bytes(), 1)?;
         let input = vouched!(source("reduce", input, bytes));
-        let output = if self.comm.rank() == root { Some(vouched!(target("reduce", output, bytes))) } else { None };
+        let output =
+            if self.comm.rank() == root { Some(vouched!(target("reduce", output, bytes))) } else { None };
         let what = Reduction { count, dtype, op };
-        all_reduce::reduce(&self.comm.group, input, output, what, root, self.comm.timeout)
+        Ok(all_reduce::reduce(&self.comm.group, input, output, what, root, self.comm.timeout)?)
     }
 
     /// `world_size * count` elements in, `count` out; in place if the output is this rank's block of the input.
@@ -132,13 +133,27 @@ impl<'c> Raw<'c> {
     ///
     /// # Errors
     /// As [`Communicator::all_gather`].
-    pub unsafe fn all_gather(&self, input: *const u8, output: *mut u8, count: usize, dtype: DType) -> Result<()> {
+    pub unsafe fn all_gather(
+        &self,
+        input: *const u8,
+        output: *mut u8,
+        count: usize,
+        dtype: DType,
+    ) -> Result<()> {
         let total = total_bytes("all_gather", count, dtype.size_bytes(), self.comm.world_size())?;
         let bytes = count * dtype.size_bytes();
         let input = vouched!(source("all_gather", input, bytes));
         let output = vouched!(target("all_gather", output, total));
         let call = Call::new(Operation::AllGather).of(count, dtype);
-        gather::all_gather(&self.comm.group, call, input, output, &Table::Even(bytes), None, self.comm.timeout)
+        Ok(gather::all_gather(
+            &self.comm.group,
+            call,
+            input,
+            output,
+            &Table::Even(bytes),
+            None,
+            self.comm.timeout,
+        )?)
     }
 
     /// The elements of `shape` in, the same with `shape[dim] * world_size` out; out of place.
@@ -156,7 +171,8 @@ impl<'c> Raw<'c> {
         dim: isize,
         dtype: DType,
     ) -> Result<()> {
-        let count = shape.iter().try_fold(1usize, |count, extent| count.checked_mul(*extent)).unwrap_or(usize::MAX);
+        let count =
+            shape.iter().try_fold(1usize, |count, extent| count.checked_mul(*extent)).unwrap_or(usize::MAX);
         let total = total_bytes("all_gather", count, dtype.size_bytes(), self.comm.world_size())?;
         let input = vouched!(source("all_gather", input, count * dtype.size_bytes()));
         let output = vouched!(target("all_gather", output, total));
@@ -173,7 +189,7 @@ impl<'c> Raw<'c> {
     pub unsafe fn broadcast(&self, data: *mut u8, count: usize, dtype: DType, root: usize) -> Result<()> {
         let bytes = total_bytes("broadcast", count, dtype.size_bytes(), 1)?;
         let data = vouched!(target("broadcast", data, bytes));
-        broadcast::broadcast(&self.comm.group, data, count, dtype, root, self.comm.timeout)
+        Ok(broadcast::broadcast(&self.comm.group, data, count, dtype, root, self.comm.timeout)?)
     }
 
     /// `count` elements in, `world_size * count` out at the root; in place if the root's input is its block of the output.
@@ -193,7 +209,8 @@ impl<'c> Raw<'c> {
     ) -> Result<()> {
         let total = total_bytes("gather", count, dtype.size_bytes(), self.comm.world_size())?;
         let input = vouched!(source("gather", input, count * dtype.size_bytes()));
-        let output = if self.comm.rank() == root { Some(vouched!(target("gather", output, total))) } else { None };
+        let output =
+            if self.comm.rank() == root { Some(vouched!(target("gather", output, total))) } else { None };
         self.comm.at_root("gather", "an output", output, root)?;
         self.comm.gather_blocks(input, output, count, dtype, root)
     }
@@ -214,7 +231,8 @@ impl<'c> Raw<'c> {
         root: usize,
     ) -> Result<()> {
         let total = total_bytes("scatter", count, dtype.size_bytes(), self.comm.world_size())?;
-        let input = if self.comm.rank() == root { Some(vouched!(source("scatter", input, total))) } else { None };
+        let input =
+            if self.comm.rank() == root { Some(vouched!(source("scatter", input, total))) } else { None };
         let output = vouched!(target("scatter", output, count * dtype.size_bytes()));
         self.comm.at_root("scatter", "an input", input, root)?;
         self.comm.scatter_blocks(input, output, count, dtype, root)
@@ -227,7 +245,13 @@ impl<'c> Raw<'c> {
     ///
     /// # Errors
     /// As [`Communicator::all_to_all`].
-    pub unsafe fn all_to_all(&self, input: *const u8, output: *mut u8, count: usize, dtype: DType) -> Result<()> {
+    pub unsafe fn all_to_all(
+        &self,
+        input: *const u8,
+        output: *mut u8,
+        count: usize,
+        dtype: DType,
+    ) -> Result<()> {
         let total = total_bytes("all_to_all", count, dtype.size_bytes(), self.comm.world_size())?;
         let input = vouched!(source("all_to_all", input, total));
         let output = vouched!(target("all_to_all", output, total));
@@ -368,7 +392,7 @@ impl<'c> Raw<'c> {
     pub unsafe fn send(&self, data: *const u8, count: usize, dtype: DType, to: usize) -> Result<()> {
         let bytes = total_bytes("send", count, dtype.size_bytes(), 1)?;
         let data = vouched!(source("send", data, bytes));
-        point_to_point::send(&self.comm.group, data, count, dtype, to, self.comm.timeout)
+        Ok(point_to_point::send(&self.comm.group, data, count, dtype, to, self.comm.timeout)?)
     }
 
     /// `count` elements from rank `from`.
@@ -381,6 +405,6 @@ impl<'c> Raw<'c> {
     pub unsafe fn recv(&self, data: *mut u8, count: usize, dtype: DType, from: usize) -> Result<()> {
         let bytes = total_bytes("recv", count, dtype.size_bytes(), 1)?;
         let data = vouched!(target("recv", data, bytes));
-        point_to_point::recv(&self.comm.group, data, count, dtype, from, self.comm.timeout)
+        Ok(point_to_point::recv(&self.comm.group, data, count, dtype, from, self.comm.timeout)?)
     }
 }

@@ -81,7 +81,12 @@ mod tests {
         let call = Call::new(Operation::Barrier);
         for cause in [
             Cause::PeerDied { rank: 3, pid: 77 },
-            Cause::Mismatch { number: 9, mine: call, peer: 2, theirs: Some(Call::new(Operation::Gather).rooted(1)) },
+            Cause::Mismatch {
+                number: 9,
+                mine: call,
+                peer: 2,
+                theirs: Some(Call::new(Operation::Gather).rooted(1)),
+            },
             Cause::Mismatch { number: 9, mine: call, peer: 2, theirs: None },
             Cause::Aborted,
             Cause::Timeout { missing: 0b110, waited: Duration::from_millis(1500) },
@@ -95,7 +100,8 @@ mod tests {
     #[test]
     fn garbage_is_no_cause_or_a_bounded_one() {
         for kind in 0..8 {
-            if let Some(Cause::PeerDied { rank, .. } | Cause::PeerLeft { rank }) = Cause::unpack(kind, [u64::MAX; 12], 4)
+            if let Some(Cause::PeerDied { rank, .. } | Cause::PeerLeft { rank }) =
+                Cause::unpack(kind, [u64::MAX; 12], 4)
             {
                 assert!(rank < 4);
             }

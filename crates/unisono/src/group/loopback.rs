@@ -9,7 +9,7 @@ use unisono_kernels::DType;
 use super::Group;
 use super::members::Situation;
 use crate::call::{Call, Operation};
-use crate::error::{Error, Result};
+use crate::error::{BoxedResult, Error};
 use crate::memory::{Source, Target, copy};
 
 /// Messages from a rank to itself, in order.
@@ -41,7 +41,7 @@ impl Loopback {
         data: Target<'_>,
         count: usize,
         timeout: Option<Duration>,
-    ) -> Result<()> {
+    ) -> BoxedResult<()> {
         let rank = group.members.rank;
         let call = Call::new(Operation::Recv).of(count, dtype).rooted(rank);
         let start = Instant::now();
@@ -50,10 +50,10 @@ impl Loopback {
             if let Some((found, bytes)) = messages.front() {
                 if *found != dtype || bytes.len() != data.len() {
                     let elements = bytes.len() / found.size_bytes();
-                    return Err(Error::argument(
-                        "recv",
-                        format!("asked for {count} x {dtype} from the own rank, which sent {elements} x {found}"),
-                    ));
+                    let problem = format!(
+                        "asked for {count} x {dtype} from the own rank, which sent {elements} x {found}"
+                    );
+                    return Err(Box::new(Error::argument("recv", problem)));
                 }
                 copy(data, Source::of(bytes));
                 messages.pop_front();
@@ -67,7 +67,7 @@ impl Loopback {
                 None => self.arrived.wait(&mut messages),
                 Some(timeout) => {
                     if at.waited >= timeout {
-                        return Err(group.timed_out(1 << rank, at));
+                        return Err(Box::new(group.timed_out(1 << rank, at)));
                     }
                     self.arrived.wait_for(&mut messages, timeout - at.waited);
                 }

@@ -182,7 +182,7 @@ impl Members {
         Error::PeerDied {
             rank,
             pid: self.pids[rank],
-            last: self.last_operation(rank),
+            last: self.last_operation(rank).map(Box::new),
             call: at.call,
             number: at.number,
             reported_by,
@@ -192,7 +192,8 @@ impl Members {
 
 /// What the owner of a header last did: what it is inside of, else its last collective, else its last send or recv.
 pub(crate) fn last_operation_in(header: &Header) -> Option<LastOperation> {
-    let read = |(number, fields, finished)| Some(LastOperation { number, call: Call::unpack(fields)?, finished });
+    let read =
+        |(number, fields, finished)| Some(LastOperation { number, call: Call::unpack(fields)?, finished });
     let collective = header.latest.newest().and_then(read);
     let transfer = header.transfers.newest().and_then(read);
     transfer.clone().filter(|transfer| !transfer.finished).or(collective).or(transfer)

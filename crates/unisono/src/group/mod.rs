@@ -28,7 +28,7 @@ use unisono_protocol::Ended;
 
 use crate::call::Call;
 use crate::collectives::point_to_point::Side;
-use crate::error::{Error, Result};
+use crate::error::{BoxedResult, Error};
 use crate::parameters::Parameters;
 use backend::Backend;
 use cause::Cause;
@@ -134,20 +134,23 @@ impl Group {
 
     /// See that this rank may use the communicator at all.
     #[inline]
-    pub(crate) fn enter(&self, operation: &'static str) -> Result<()> {
+    pub(crate) fn enter(&self, operation: &'static str) -> BoxedResult<()> {
         if self.born.crossed_fork() {
-            return Err(Error::Forked { operation, parent: self.parent });
+            return Err(Box::new(Error::Forked { operation, parent: self.parent }));
         }
         if self.closed.load(Ordering::Acquire) {
-            return Err(Error::Closed { operation });
+            return Err(Box::new(Error::Closed { operation }));
         }
         self.check_usable()
     }
 
     /// The terminal error, if there was one.
     #[inline]
-    pub(crate) fn check_usable(&self) -> Result<()> {
-        self.ended.get().map_or(Ok(()), |error| Err(error.clone()))
+    pub(crate) fn check_usable(&self) -> BoxedResult<()> {
+        match self.ended.get() {
+            None => Ok(()),
+            Some(error) => Err(Box::new(error.clone())),
+        }
     }
 
     /// The lock that puts the collectives of several threads in order.
@@ -155,7 +158,7 @@ impl Group {
         &self,
         operation: &'static str,
         timeout: Option<Duration>,
-    ) -> Result<MutexGuard<'_, Steps>> {
+    ) -> BoxedResult<MutexGuard<'_, Steps>> {
         lock(&self.steps, operation, timeout)
     }
 
@@ -165,7 +168,7 @@ impl Group {
         operation: &'static str,
         side: &'g Mutex<Side>,
         timeout: Option<Duration>,
-    ) -> Result<MutexGuard<'g, Side>> {
+    ) -> BoxedResult<MutexGuard<'g, Side>> {
         lock(side, operation, timeout)
     }
 
@@ -192,7 +195,7 @@ impl Group {
 
     /// A wait ended without its peers: tell the others why, and remember it.
     #[cold]
-    pub(crate) fn end_wait(&self, ended: Ended, at: Situation) -> Error {
+    pub(crate) fn end_wait(&self, ended: Ended, at: Situation) -> Box<Error> {
         match ended {
             Ended::Aborted(missing) => {
                 let error = self.members.explain(missing, at);
@@ -221,8 +224,8 @@ impl Group {
 
     /// Remember a terminal error; the first one stays.
     #[cold]
-    pub(crate) fn end_with(&self, error: Error) -> Error {
-        let first = self.ended.get_or_init(|| error).clone();
+    pub(crate) fn end_with(&self, error: Error) -> Box<Error> {
+        let first = Box::new(self.ended.get_or_init(|| error).clone());
         self.loopback.wake();
         first
     }
@@ -253,12 +256,14 @@ fn lock<'m, T>(
     mutex: &'m Mutex<T>,
     operation: &'static str,
     timeout: Option<Duration>,
-) -> Result<MutexGuard<'m, T>> {
+) -> BoxedResult<MutexGuard<'m, T>> {
     if let Some(guard) = mutex.try_lock() {
         return Ok(guard);
     }
     match timeout {
         None => Ok(mutex.lock()),
-        Some(timeout) => mutex.try_lock_for(timeout).ok_or(Error::Busy { operation, waited: timeout }),
+        Some(timeout) => {
+            mutex.try_lock_for(timeout).ok_or_else(|| Box::new(Error::Busy { operation, waited: timeout }))
+        }
     }
 }

@@ -42,7 +42,9 @@ impl SharedMemory {
     /// A word structure at an offset of the layout.
     #[inline]
     fn words<T>(&self, offset: usize) -> &T {
-        debug_assert!(offset + size_of::<T>() <= self.layout.total() && offset.is_multiple_of(align_of::<T>()));
+        debug_assert!(
+            offset + size_of::<T>() <= self.layout.total() && offset.is_multiple_of(align_of::<T>())
+        );
         // SAFETY: the types used here (Header, Cursor, AtomicU32) consist of atomics only, for which any
         // bit pattern is valid and which may be written by other processes while a reference exists. The
         // offset comes from the layout, so it is aligned for T and T lies inside `layout.total()` bytes, which

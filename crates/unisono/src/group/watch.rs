@@ -25,11 +25,13 @@ use super::members::Members;
 use super::rendezvous::door::Door;
 use crate::error::{Error, Result};
 
+/// A group that wants to know, with the rank in it of each process, by that process's rank in the founding group.
+type Told = (Weak<Members>, Vec<Option<usize>>);
+
 /// What the threads and their owner share.
 #[derive(Debug)]
 struct Shared {
-    /// Groups that want to know, each with the rank that a process (by its rank in the founding group) has in it.
-    groups: Mutex<Vec<(Weak<Members>, Vec<Option<usize>>)>>,
+    groups: Mutex<Vec<Told>>,
     /// Processes known to be dead, by their rank in the founding group.
     dead: AtomicU64,
     /// Not 0: the marker is to say goodbye and end. Futex.
@@ -87,7 +89,8 @@ impl Marker {
             stop_marker: AtomicU32::new(0),
             stop_watcher: AtomicBool::new(false),
         });
-        let words = DeathWords::map(memory, offset as u64, world).map_err(Error::os("mapping the death words"))?;
+        let words =
+            DeathWords::map(memory, offset as u64, world).map_err(Error::os("mapping the death words"))?;
         let (peers, known) = mpsc::channel();
         let (ready, is_ready) = mpsc::channel();
         let state = Arc::clone(&shared);

@@ -110,10 +110,12 @@ impl House {
         let laid_down = self.laid_down.lock();
         (0..subgroup.members.len())
             .map(|rank| {
-                laid_down.get(&(subgroup.split, subgroup.color, rank)).cloned().ok_or_else(|| Error::Rendezvous {
-                    group: format!("split {} of threads", subgroup.split),
-                    problem: format!("rank {rank} laid down no memory"),
-                    missing: vec![rank],
+                laid_down.get(&(subgroup.split, subgroup.color, rank)).cloned().ok_or_else(|| {
+                    Error::Rendezvous {
+                        group: format!("split {} of threads", subgroup.split),
+                        problem: format!("rank {rank} laid down no memory"),
+                        missing: vec![rank],
+                    }
                 })
             })
             .collect()

@@ -41,7 +41,8 @@ pub(crate) fn assemble(invitation: Invitation) -> Result<Assembled> {
     observe::report(&met, invitation.rank, world);
     let door = met.door.take();
     let lifelines = lifelines(&mut met, invitation.rank);
-    let members = Arc::new(Members::new(invitation.rank, met.pids.clone(), std::mem::take(&mut met.memories)));
+    let members =
+        Arc::new(Members::new(invitation.rank, met.pids.clone(), std::mem::take(&mut met.memories)));
     let marker = match marker {
         Some(marker) => marker,
         None => Marker::start(met.own.memory.as_fd(), DEATH_WORDS, world)?,

@@ -145,5 +145,7 @@ fn taken_by(holder: Option<Credentials>) -> String {
         Some(Credentials { uid, .. }) => format!("a process of user {uid} in another process namespace"),
         None => "another process".to_string(),
     };
-    format!("{who} is rank 0 of a group of this name already: give one of them another port, group name or run id")
+    format!(
+        "{who} is rank 0 of a group of this name already: give one of them another port, group name or run id"
+    )
 }

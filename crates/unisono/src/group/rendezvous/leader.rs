@@ -40,8 +40,11 @@ pub(super) fn lead(
     let mut gathering = Gathering { invitation, door, guests, strangers: Vec::new(), refusals: Vec::new() };
     match gathering.lead(before_handing_out) {
         Ok((welcome, own, memories, roster)) => {
-            let connections =
-                gathering.guests.into_iter().enumerate().filter_map(|(rank, guest)| Some((rank, guest?.connection)));
+            let connections = gathering
+                .guests
+                .into_iter()
+                .enumerate()
+                .filter_map(|(rank, guest)| Some((rank, guest?.connection)));
             Ok(Met {
                 welcome,
                 own,
@@ -118,9 +121,10 @@ impl Gathering<'_> {
         }
         let speak: Vec<bool> = strangers.iter().map(|ready| ready.any()).collect();
         let mut speak = speak.into_iter();
-        let (speakers, silent) = self.strangers.drain(..).partition(|_| speak.next().unwrap_or(false));
+        let (speakers, silent): (Vec<_>, Vec<_>) =
+            self.strangers.drain(..).partition(|_| speak.next().unwrap_or(false));
         self.strangers = silent;
-        for stranger in Vec::<Connection>::from(speakers) {
+        for stranger in speakers {
             self.hear(stranger)?;
         }
         self.strangers.extend(self.door.let_in());
@@ -134,7 +138,8 @@ impl Gathering<'_> {
         };
         let world = self.invitation.world;
         let mine = unisono_os::process::uid();
-        let credentials = stranger.peer_credentials().map_err(self.invitation.socket_error("asking who came"))?;
+        let credentials =
+            stranger.peer_credentials().map_err(self.invitation.socket_error("asking who came"))?;
         let problem = if credentials.uid != mine {
             Some(format!("it belongs to user {}, but the group to user {mine}", credentials.uid))
         } else if hello.version != messages::VERSION {
@@ -154,7 +159,10 @@ impl Gathering<'_> {
             self.guests[rank] = Some(Guest { connection: stranger, hello });
             return Ok(());
         };
-        let text = format!("process {} wanted to be rank {} and was refused: {problem}", credentials.pid, hello.rank);
+        let text = format!(
+            "process {} wanted to be rank {} and was refused: {problem}",
+            credentials.pid, hello.rank
+        );
         tracing::warn!("{}: {text}", self.invitation.meeting.label);
         refuse(&stranger, &text, &[]);
         // Ranks that disagree about their number can never be complete.
@@ -166,9 +174,14 @@ impl Gathering<'_> {
     }
 
     fn somebody_is_missing(&self) -> Error {
-        let missing: Vec<usize> = (1..self.guests.len()).filter(|rank| self.guests[*rank].is_none()).collect();
-        let came: Vec<String> =
-            self.guests.iter().flatten().map(|guest| format!("{} (pid {})", guest.hello.rank, guest.hello.pid)).collect();
+        let missing: Vec<usize> =
+            (1..self.guests.len()).filter(|rank| self.guests[*rank].is_none()).collect();
+        let came: Vec<String> = self
+            .guests
+            .iter()
+            .flatten()
+            .map(|guest| format!("{} (pid {})", guest.hello.rank, guest.hello.pid))
+            .collect();
         let came = if came.is_empty() { "none".to_string() } else { came.join(", ") };
         let refused = match self.refusals.as_slice() {
             [] => String::new(),
@@ -225,7 +238,8 @@ impl Gathering<'_> {
         };
         for rank in self.others() {
             let mut descriptors = self.expect(rank, |message, descriptors| {
-                (matches!(message, Message::Memory) && matches!(descriptors.len(), 1 | 2)).then_some(descriptors)
+                (matches!(message, Message::Memory) && matches!(descriptors.len(), 1 | 2))
+                    .then_some(descriptors)
             })?;
             let pidfd = if descriptors.len() == 2 { descriptors.pop() } else { None };
             roster.pids.push(self.pid(rank, pidfd.as_ref()));
@@ -265,7 +279,11 @@ impl Gathering<'_> {
     }
 
     /// The message that has to come from `rank` now, as `understand` takes it.
-    fn expect<T>(&self, rank: usize, understand: impl FnOnce(Message, Vec<OwnedFd>) -> Option<T>) -> Result<T> {
+    fn expect<T>(
+        &self,
+        rank: usize,
+        understand: impl FnOnce(Message, Vec<OwnedFd>) -> Option<T>,
+    ) -> Result<T> {
         let guest = self.guest(rank)?;
         let whom = format!("rank {rank} (pid {})", guest.hello.pid);
         let received = messages::receive(&guest.connection, self.invitation.deadline)
@@ -311,7 +329,7 @@ fn is_crowded(hellos: &[&Hello]) -> bool {
     let ranks = hellos.len();
     let quota = hellos.iter().filter_map(|hello| hello.quota).fold(f64::INFINITY, f64::min);
     let mut pinned: Vec<usize> =
-        hellos.iter().filter_map(|hello| (hello.cpus.len() == 1).then(|| hello.cpus[0])).collect();
+        hellos.iter().filter(|hello| hello.cpus.len() == 1).map(|hello| hello.cpus[0]).collect();
     pinned.sort_unstable();
     let shared = pinned.windows(2).any(|pair| pair[0] == pair[1]);
     ranks > cores.len() || ranks as f64 > quota || shared

@@ -62,7 +62,8 @@ fn take_part(
     })?;
     roster.check_pidfds();
     let memories = invitation.map_all(welcome, &own, &roster)?;
-    messages::send(leader, &Message::Ready, &[], invitation.deadline).map_err(invitation.socket_error("rank 0"))?;
+    messages::send(leader, &Message::Ready, &[], invitation.deadline)
+        .map_err(invitation.socket_error("rank 0"))?;
     expect(invitation, leader, |message, _| matches!(message, Message::Go).then_some(()))?;
     Ok((own, memories, roster))
 }

@@ -50,15 +50,23 @@ pub(crate) enum Message {
     Hello(Hello),
     Welcome(Welcome),
     /// The end, from rank 0; `missing` are ranks that never came.
-    Refused { problem: String, missing: Vec<usize> },
+    Refused {
+        problem: String,
+        missing: Vec<usize>,
+    },
     /// The sender's memfd, and its pidfd if it has one.
     Memory,
     /// All ranks' processes, and which of them have a pidfd; with all memfds, then those pidfds.
-    Roster { pids: Vec<u32>, has_pidfd: Vec<bool> },
+    Roster {
+        pids: Vec<u32>,
+        has_pidfd: Vec<bool>,
+    },
     Ready,
     Go,
     /// The end, from another rank.
-    Failed { problem: String },
+    Failed {
+        problem: String,
+    },
 }
 
 /// Send a message.
@@ -81,7 +89,9 @@ pub(crate) fn receive(
         Received::Closed => Ok(None),
         Received::Message(packet) => {
             let message = postcard::from_bytes(&packet.bytes).unwrap_or_else(|error| Message::Failed {
-                problem: format!("sent a message that cannot be understood ({error}): is it another version of unisono?"),
+                problem: format!(
+                    "sent a message that cannot be understood ({error}): is it another version of unisono?"
+                ),
             });
             Ok(Some((message, packet)))
         }

@@ -150,9 +150,9 @@ impl Invitation {
         let expected = Identity { rank, world: self.world, bytes, nonce };
         match memory.header().identity() {
             Ok(found) if found == expected => Ok(()),
-            Ok(found) => {
-                Err(self.error(format!("the memory of rank {rank} is refused: expected {expected:?}, found {found:?}")))
-            }
+            Ok(found) => Err(self.error(format!(
+                "the memory of rank {rank} is refused: expected {expected:?}, found {found:?}"
+            ))),
             Err(problem) => Err(self.error(format!("the memory of rank {rank} is refused: {problem}"))),
         }
     }

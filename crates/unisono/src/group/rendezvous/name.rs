@@ -42,7 +42,9 @@ impl Meeting {
 
     /// Something nobody else will draw.
     pub(crate) fn draw() -> Result<Vec<u8>> {
-        unisono_os::random::bytes::<16>().map(|bytes| bytes.to_vec()).map_err(Error::os("drawing a random name"))
+        unisono_os::random::bytes::<16>()
+            .map(|bytes| bytes.to_vec())
+            .map_err(Error::os("drawing a random name"))
     }
 
     /// The meeting of a group whose first rank drew this.
