@@ -102,8 +102,10 @@ fn table(alone: &Value, together: &Value) -> Result<Table> {
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN);
     table.set_header(["", "1 rank", "2 ranks"]);
+    // All figures are positive; a sum of nothing is negative zero, and must not be printed as such.
     let mut row = |name: &str, pointer: &str, digits: usize, scale: f64| -> Result<()> {
-        let cell = |report| number(report, pointer).map(|value| format!("{:.digits$}", value * scale));
+        let cell =
+            |report| number(report, pointer).map(|value| format!("{:.digits$}", (value * scale).abs()));
         table.add_row([name.to_owned(), cell(alone)?, cell(together)?]);
         Ok(())
     };
