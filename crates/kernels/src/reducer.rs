@@ -8,8 +8,9 @@
 #![allow(unsafe_code)]
 
 use std::fmt;
+use std::sync::OnceLock;
 
-use crate::arch::kernels;
+use crate::arch::{Kernels, kernels};
 use crate::dtype::DType;
 use crate::float_environment::DefaultFloatEnvironment;
 use crate::generic::instruction_set::Kernel;
@@ -55,7 +56,9 @@ impl Reducer {
     /// # Errors
     /// [`UnsupportedReduction`] for a bitwise operation on floats.
     pub fn new(dtype: DType, op: ReduceOp) -> Result<Reducer, UnsupportedReduction> {
-        Reducer::with_isa(dtype, op, Isa::selected_or_best())
+        // Asked once: which instruction sets there are does not change, and a small collective makes one of these.
+        static SELECTED: OnceLock<Kernels> = OnceLock::new();
+        Reducer::of(SELECTED.get_or_init(|| kernels(Isa::selected_or_best())), dtype, op)
     }
 
     /// The reducer for this type and operation on the given instruction set, or on the portable one where
@@ -64,7 +67,10 @@ impl Reducer {
     /// # Errors
     /// [`UnsupportedReduction`] for a bitwise operation on floats.
     pub fn with_isa(dtype: DType, op: ReduceOp, isa: Isa) -> Result<Reducer, UnsupportedReduction> {
-        let kernels = kernels(isa);
+        Reducer::of(&kernels(isa), dtype, op)
+    }
+
+    fn of(kernels: &Kernels, dtype: DType, op: ReduceOp) -> Result<Reducer, UnsupportedReduction> {
         let kernel = (kernels.reduction)(dtype, op).ok_or(UnsupportedReduction { dtype, op })?;
         Ok(Reducer { kernel, dtype, op, isa: kernels.isa })
     }
