@@ -118,9 +118,8 @@ fn parameters(machine: &Machine) -> anyhow::Result<String> {
         let fields = serde_json::to_value(parameters)?;
         let fields = fields.as_object().cloned().unwrap_or_default();
         headings = fields.keys().cloned().collect();
-        let value = |value: &serde_json::Value| {
-            value.as_u64().map_or_else(|| value.to_string(), |bytes| size::display(bytes))
-        };
+        let value =
+            |value: &serde_json::Value| value.as_u64().map_or_else(|| value.to_string(), size::display);
         rows.push([vec![ranks.to_string()], fields.values().map(value).collect()].concat());
     }
     let headings: Vec<&str> = std::iter::once("ranks").chain(headings.iter().map(String::as_str)).collect();

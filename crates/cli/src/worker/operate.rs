@@ -108,7 +108,7 @@ pub(crate) fn operate(
                 let rank = communicator.rank();
                 let (next, previous) = ((rank + 1) % ranks, (rank + ranks - 1) % ranks);
                 // In a ring in which everybody sends first, nobody would receive what is too large to be buffered.
-                if rank % 2 == 0 {
+                if rank.is_multiple_of(2) {
                     raw.send(input, count, dtype, next)?;
                     raw.recv(output, count, dtype, previous)
                 } else {
