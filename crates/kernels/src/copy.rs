@@ -6,23 +6,13 @@
 
 #![allow(unsafe_code)]
 
-use std::sync::OnceLock;
-
-use crate::arch::{Kernels, kernels, prefetch_line_for_write};
-use crate::isa::Isa;
+use crate::arch::{prefetch_line_for_write, selected};
 
 /// The unit in which caches hold memory.
 const CACHE_LINE: usize = 64;
 
 /// Above this the C library's copy, which knows the sizes of the caches, is at least as fast.
 const LARGEST_OWN_COPY: usize = 64 * 1024;
-
-/// The kernels that copies use: those of the selected instruction set.
-#[inline]
-fn selected() -> &'static Kernels {
-    static KERNELS: OnceLock<Kernels> = OnceLock::new();
-    KERNELS.get_or_init(|| kernels(Isa::selected_or_best()))
-}
 
 /// Copies `bytes` bytes with stores that go through the caches.
 ///

@@ -81,12 +81,6 @@ impl Isa {
             })
             .clone()
     }
-
-    /// The selected instruction set, or the best one where the selection is an error.
-    pub(crate) fn selected_or_best() -> Isa {
-        static SELECTED: OnceLock<Isa> = OnceLock::new();
-        *SELECTED.get_or_init(|| Isa::selected().unwrap_or_else(|_| Isa::best()))
-    }
 }
 
 /// What `UNISONO_ISA` with this value selects; unset and empty select the best.

@@ -8,9 +8,8 @@
 #![allow(unsafe_code)]
 
 use std::fmt;
-use std::sync::OnceLock;
 
-use crate::arch::{Kernels, kernels};
+use crate::arch::{Kernels, kernels, selected};
 use crate::dtype::DType;
 use crate::float_environment::DefaultFloatEnvironment;
 use crate::generic::instruction_set::Kernel;
@@ -56,9 +55,7 @@ impl Reducer {
     /// # Errors
     /// [`UnsupportedReduction`] for a bitwise operation on floats.
     pub fn new(dtype: DType, op: ReduceOp) -> Result<Reducer, UnsupportedReduction> {
-        // Asked once: which instruction sets there are does not change, and a small collective makes one of these.
-        static SELECTED: OnceLock<Kernels> = OnceLock::new();
-        Reducer::of(SELECTED.get_or_init(|| kernels(Isa::selected_or_best())), dtype, op)
+        Reducer::of(selected(), dtype, op)
     }
 
     /// The reducer for this type and operation on the given instruction set, or on the portable one where

@@ -11,6 +11,8 @@ pub(crate) mod aarch64;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod x86_64;
 
+use std::sync::OnceLock;
+
 use crate::dtype::DType;
 use crate::generic::instruction_set::{self, Copy, InstructionSet, Kernel};
 use crate::isa::Isa;
@@ -50,6 +52,12 @@ pub(crate) fn kernels(isa: Isa) -> Kernels {
         Isa::Neon if isa.is_available() => Kernels::of::<aarch64::neon::Neon>(isa),
         _ => Kernels::of::<portable::Portable>(Isa::Portable),
     }
+}
+
+/// The kernels of the selected instruction set, or of the best one where the selection is an error. Looked up once.
+pub(crate) fn selected() -> &'static Kernels {
+    static SELECTED: OnceLock<Kernels> = OnceLock::new();
+    SELECTED.get_or_init(|| kernels(Isa::selected().unwrap_or_else(|_| Isa::best())))
 }
 
 /// Asks the processor for the cache line at `pointer`, to be written soon.
