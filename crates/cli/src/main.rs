@@ -24,11 +24,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Start a program N times, as N ranks, and look after them.
     Run(commands::run::Arguments),
-    /// Measure a collective, or how fast a death is noticed.
     Bench(commands::bench::Arguments),
-    /// Look at this machine: what unisono finds, and what to do about it.
     Doctor(commands::doctor::Arguments),
     /// A process of a measurement; started by `unisono bench`.
     #[command(hide = true, name = worker::SUBCOMMAND)]

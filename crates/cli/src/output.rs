@@ -41,13 +41,18 @@ pub(crate) fn chain(error: &anyhow::Error) -> String {
 }
 
 /// Numbers as a person lists them: `0, 1 and 3`.
-pub(crate) fn list(numbers: &[usize]) -> String {
+fn list(numbers: &[usize]) -> String {
     let words: Vec<String> = numbers.iter().map(ToString::to_string).collect();
     match words.split_last() {
         Some((last, [])) => last.clone(),
         Some((last, others)) => format!("{} and {last}", others.join(", ")),
         None => "none".to_string(),
     }
+}
+
+/// Ranks as a person lists them: `rank 1`, `ranks 0 and 2`.
+pub(crate) fn ranks(numbers: &[usize]) -> String {
+    format!("{} {}", if numbers.len() == 1 { "rank" } else { "ranks" }, list(numbers))
 }
 
 /// `1 rank`, `2 ranks`.
@@ -71,6 +76,7 @@ mod tests {
         assert_eq!(list(&[]), "none");
         assert_eq!(list(&[3]), "3");
         assert_eq!(list(&[0, 1, 3]), "0, 1 and 3");
+        assert_eq!((ranks(&[1]), ranks(&[0, 2])), ("rank 1".to_string(), "ranks 0 and 2".to_string()));
         assert_eq!((counted(1, "rank"), counted(2, "rank")), ("1 rank".to_string(), "2 ranks".to_string()));
     }
 }

@@ -2,8 +2,9 @@
 
 mod common;
 
-use common::run;
+use common::{is_alive, outcome, run, unisono, wait_for};
 use serde_json::Value;
+use unisono_os::process::{Signal, kill};
 
 fn lines(out: &str) -> Vec<Value> {
     out.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{line:?}: {e}"))).collect()
@@ -76,6 +77,39 @@ fn arguments_that_make_no_sense_are_refused_in_words() {
         assert_eq!(found, Some(code), "{arguments:?}: {err}");
         assert!(err.contains(words), "{arguments:?}: {err}");
     }
+}
+
+/// The children of a process that run this program as workers, once there are `count`.
+fn workers_of(parent: u32, count: usize) -> Vec<u32> {
+    wait_for("the workers", || {
+        let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).ok()?;
+        let children: Vec<u32> = children.split_whitespace().filter_map(|pid| pid.parse().ok()).collect();
+        let is_worker = |pid: &u32| {
+            std::fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.contains("worker"))
+        };
+        (children.len() >= count && children.iter().all(is_worker)).then_some(children)
+    })
+}
+
+const LONG: [&str; 8] = ["bench", "all-reduce", "--min-bytes", "64", "--max-bytes", "64", "--seconds", "60"];
+
+#[test]
+fn a_rank_that_is_killed_ends_the_measurement_with_its_name() {
+    let process = unisono(&LONG).spawn().unwrap();
+    let workers = workers_of(process.id(), 2);
+    kill(workers[1], Signal::Kill).unwrap();
+    let (code, _, err) = outcome(&process.wait_with_output().unwrap());
+    assert_eq!(code, Some(1), "{err}");
+    assert!(err.contains(&format!("rank 1 (pid {}) was killed by SIGKILL", workers[1])), "{err}");
+}
+
+#[test]
+fn no_worker_outlives_a_measurement_that_is_killed() {
+    let mut process = unisono(&LONG).spawn().unwrap();
+    let workers = workers_of(process.id(), 2);
+    process.kill().unwrap();
+    process.wait().unwrap();
+    wait_for("the workers to end", || workers.iter().all(|pid| !is_alive(*pid)).then_some(()));
 }
 
 #[test]

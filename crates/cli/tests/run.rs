@@ -86,7 +86,7 @@ fn ranks_that_ignore_the_request_to_end_are_killed_after_the_grace_time() {
     let script = "[ $RANK = 0 ] && { sleep 0.2; exit 4; }; trap '' TERM; while :; do sleep 0.1; done";
     let (code, _, err) = run(&["run", "-n", "2", "--grace", "0.3", "--", "sh", "-c", script]);
     assert_eq!(code, Some(4), "{err}");
-    assert!(err.contains("killed now: ranks 1"), "{err}");
+    assert!(err.contains("killed now: rank 1"), "{err}");
     assert!(begin.elapsed() < Duration::from_secs(10));
 }
 

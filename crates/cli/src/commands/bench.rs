@@ -53,7 +53,6 @@ pub(crate) struct Arguments {
 
 #[derive(Subcommand)]
 enum Other {
-    /// Kill ranks and measure how long it takes until all others know.
     Death(death::Arguments),
 }
 
@@ -174,7 +173,9 @@ fn check_arguments(arguments: &Collective, subjects: &[Subject]) -> anyhow::Resu
         );
     };
     let shape = largest.shape(*ranks);
-    let needed = (ranks * (shape.input + shape.output) * dtype.size_bytes()) as u64;
+    let elements =
+        if largest.is_in_place() { shape.input.max(shape.output) } else { shape.input + shape.output };
+    let needed = (ranks * elements * dtype.size_bytes()) as u64;
     let headroom = memory_limit::headroom();
     ensure!(
         needed <= headroom.bytes,

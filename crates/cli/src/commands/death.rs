@@ -27,8 +27,10 @@ const HELD_BYTES: usize = 1 << 30;
 /// comes in every part of an operation.
 const BEFORE_DEATH: Duration = Duration::from_millis(20);
 
-/// Kill ranks (SIGKILL) while the others are inside an operation, and measure how long it takes until the last of them
-/// knows who died.
+/// Kill ranks, and measure how long it takes until all others know.
+///
+/// A rank is killed (SIGKILL) while the others are inside an operation; the time ends when the last of them knows who
+/// died.
 ///
 /// Three kinds of victims: a small one, one that holds 1 GiB, and one with a forked child that lives on. Exit code 1 if
 /// a death took longer than 50 ms to be noticed, or was not told as what it was.

@@ -24,9 +24,9 @@ use crate::output;
 /// rank's process group holds them.
 const LAST_OUTPUT: Duration = Duration::from_secs(1);
 
-/// Start CMD as N ranks with the environment that torchrun gives (RANK, WORLD_SIZE, MASTER_PORT, ...).
+/// Start a program as N ranks, and look after them.
 ///
-/// Signals are passed on to all ranks. When a rank fails, the others are ended (SIGTERM, and SIGKILL after the
+/// Each rank finds the environment that torchrun gives (RANK, WORLD_SIZE, MASTER_PORT, ...). Signals are passed on to all ranks. When a rank fails, the others are ended (SIGTERM, and SIGKILL after the
 /// grace time), and the exit code is that of the rank that failed first: its own, or 128 plus the signal's number.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -105,6 +105,10 @@ fn command(arguments: &Arguments, environment: &Environment, rank: usize) -> Com
     command.stdin(if reads_input { Stdio::inherit() } else { Stdio::null() });
     if !arguments.no_prefix {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        // Python keeps output to a pipe back until a block is full, and loses it when it is killed.
+        if std::env::var_os("PYTHONUNBUFFERED").is_none() {
+            command.env("PYTHONUNBUFFERED", "1");
+        }
     }
     let die_with_parent = Some(Signal::Kill);
     process::prepare_child(

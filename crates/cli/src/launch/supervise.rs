@@ -159,11 +159,8 @@ impl Supervision {
                 self.end_the_others();
             }
             Phase::Ending { since, killed: false } if since.elapsed() >= self.grace => {
-                let late = output::list(&self.alive());
-                let grace = self.grace.as_secs_f64();
-                output::complain(&format!(
-                    "still there {grace} s after SIGTERM, so killed now: ranks {late}"
-                ));
+                let (late, grace) = (output::ranks(&self.alive()), self.grace.as_secs_f64());
+                output::complain(&format!("still there {grace} s after SIGTERM, so killed now: {late}"));
                 self.signal_all(Signal::Kill);
                 self.phase = Phase::Ending { since, killed: true };
             }
@@ -195,8 +192,7 @@ impl Supervision {
     fn end_the_others(&mut self) {
         let alive = self.alive();
         if !alive.is_empty() {
-            let ranks = if alive.len() == 1 { "rank" } else { "ranks" };
-            output::complain(&format!("ending {ranks} {}", output::list(&alive)));
+            output::complain(&format!("ending {}", output::ranks(&alive)));
         }
         self.signal_all(Signal::Terminate);
         self.phase = Phase::Ending { since: Instant::now(), killed: false };
