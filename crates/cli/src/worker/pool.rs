@@ -4,17 +4,21 @@
 //! dies and by [`Pool`]'s drop when it goes on.
 
 use std::io::{BufRead, BufReader, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
 use unisono_measure::Summary;
-use unisono_os::cpu;
 use unisono_os::process::{self, ChildSetup, Signal};
+use unisono_os::{cpu, poll};
 
 use super::protocol::{Answer, Place, Request};
 use crate::launch::environment::Environment;
 use crate::launch::verdict;
+
+/// How long ranks get to answer once one has failed. Survivors learn of a death within 50 ms.
+const AFTER_A_FAILURE: Duration = Duration::from_secs(1);
 
 /// One worker process. Its name is used in messages.
 pub(crate) struct Worker {
@@ -157,24 +161,53 @@ impl Pool {
         Summary::slowest(&summaries).context("no rank has measured anything")
     }
 
+    /// Ask each rank its request and gather the answers.
     fn exchange(&mut self, requests: &[Request]) -> anyhow::Result<Vec<Answer>> {
         let mut failures = Vec::new();
         for (worker, request) in self.workers.iter_mut().zip(requests) {
             failures.extend(worker.ask(request).err());
         }
-        let mut answers = Vec::new();
-        for worker in &mut self.workers {
-            match worker.answer() {
-                Ok(answer) => answers.push(answer),
-                Err(failure) => failures.push(failure),
-            }
-        }
+        let answers = self.answers(&mut failures)?;
         if failures.is_empty() {
             return Ok(answers);
         }
         let mut words: Vec<String> = failures.iter().map(|failure| format!("{failure:#}")).collect();
         words.dedup();
         bail!("{}", words.join("\n         "))
+    }
+
+    /// One answer of each rank, in the order of ranks; what went wrong goes to `failures`. Once one has failed, the others
+    /// get only as long as news of it needs: they may be waiting for it.
+    fn answers(&mut self, failures: &mut Vec<anyhow::Error>) -> anyhow::Result<Vec<Answer>> {
+        let mut answers: Vec<(usize, Answer)> = Vec::new();
+        let mut pending: Vec<usize> = (0..self.workers.len()).collect();
+        let mut deadline = None;
+        while !pending.is_empty() {
+            if !failures.is_empty() && deadline.is_none() {
+                deadline = Some(Instant::now() + AFTER_A_FAILURE);
+            }
+            let pipes: Vec<BorrowedFd<'_>> =
+                pending.iter().map(|rank| self.workers[*rank].answers.get_ref().as_fd()).collect();
+            let ready: Vec<bool> = poll::until_readable(&pipes, deadline)
+                .context("cannot wait for the ranks' answers")?
+                .iter()
+                .map(|readiness| readiness.any())
+                .collect();
+            if !ready.contains(&true) {
+                break;
+            }
+            let (answering, waiting): (Vec<_>, Vec<_>) =
+                pending.into_iter().zip(ready).partition(|(_, ready)| *ready);
+            pending = waiting.into_iter().map(|(rank, _)| rank).collect();
+            for (rank, _) in answering {
+                match self.workers[rank].answer() {
+                    Ok(answer) => answers.push((rank, answer)),
+                    Err(failure) => failures.push(failure),
+                }
+            }
+        }
+        answers.sort_by_key(|(rank, _)| *rank);
+        Ok(answers.into_iter().map(|(_, answer)| answer).collect())
     }
 }
 
