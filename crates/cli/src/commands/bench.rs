@@ -21,6 +21,7 @@ use super::death;
 use super::run::seconds;
 use crate::output;
 use crate::worker::pool::{Pool, Probe};
+use crate::worker::session;
 use crate::worker::protocol::{Answer, Request, Subject};
 
 /// Rounds of one size that are wanted; each has its share of the time.
@@ -103,8 +104,8 @@ struct Collective {
 /// When arguments do not go together, memory does not suffice, or a rank fails (with its words).
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     match (&arguments.subcommand, &arguments.collective) {
-        (Some(Other::Death(arguments)), _) => death::run(arguments),
-        (None, Some(collective)) => measure(collective),
+        (Some(Other::Death(arguments)), _) => session::in_its_own(|| death::run(arguments)),
+        (None, Some(collective)) => session::in_its_own(|| measure(collective)),
         // clap asks for one of the two before it comes to this.
         (None, None) => bail!("say which operation to measure: see unisono bench --help"),
     }

@@ -11,13 +11,14 @@ mod operate;
 pub(crate) mod pool;
 pub(crate) mod protocol;
 mod rank;
+pub(crate) mod session;
 
 use std::io::{BufRead, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use unisono_os::{cpu, process};
+use unisono_os::cpu;
 
 use crate::output;
 use protocol::{Answer, Request};
@@ -31,8 +32,6 @@ pub(crate) const SUBCOMMAND: &str = "worker-of-bench";
 /// # Errors
 /// When the parent is gone or speaks another protocol.
 pub(crate) fn serve() -> anyhow::Result<ExitCode> {
-    // Best effort: without privileges the measurement runs all the same, with more noise.
-    let _ = process::raise_priority();
     let mut rank = None;
     for line in std::io::stdin().lock().lines() {
         let request = serde_json::from_str(&line?).context("a request that is none")?;

@@ -29,8 +29,8 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// Start a worker. It leads a session of its own, so that it competes with other work on the machine as a
-    /// session and not as a part of this one.
+    /// Start a worker. It leads a process group, so that what it starts can be ended with it, and stays in this
+    /// session: ranks that share a core can yield it to one another only within one.
     ///
     /// # Errors
     /// When the process cannot be started.
@@ -41,7 +41,7 @@ impl Worker {
         let die_with_parent = Some(Signal::Kill);
         process::prepare_child(
             &mut command,
-            ChildSetup { die_with_parent, new_session: true, ..Default::default() },
+            ChildSetup { die_with_parent, new_process_group: true, ..Default::default() },
         );
         let mut process = command.spawn().with_context(|| format!("cannot start {name}"))?;
         let pipes = process.stdin.take().zip(process.stdout.take());
