@@ -44,7 +44,8 @@ impl ArrivalLine {
     /// The caller has made sure that all peers have published a step later than `step - FINGERPRINTS`.
     #[inline]
     pub fn publish(&self, step: u64, fingerprint: u64, futex: &impl Futex) -> bool {
-        // Relaxed: the swap of the word, a release, orders it before the step becomes visible.
+        // Relaxed: the swap of the word, a release, orders it before the step becomes visible; and the look that
+        // showed the caller its peers' later steps, an acquire, orders their reading of what stood here before it.
         self.fingerprints[(step % FINGERPRINTS) as usize].store(fingerprint, Ordering::Relaxed);
         self.word.publish(step, futex)
     }

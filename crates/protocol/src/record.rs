@@ -97,10 +97,15 @@ impl CauseRecord {
     const FIRST_KIND: u32 = 2;
 
     /// Write the cause down, unless one stands already. Returns whether this one stands.
+    ///
+    /// `false` may come while the first is still being written by another thread. Threads that go on to set
+    /// ABORT must therefore take turns, from here until ABORT is set, or a peer may see the ABORT of the second
+    /// before the cause of the first.
     pub fn write(&self, kind: u32, fields: &[u64]) -> bool {
         if self.kind.compare_exchange(0, Self::WRITING, Ordering::AcqRel, Ordering::Acquire).is_err() {
             return false;
         }
+        // Relaxed: nobody reads them before the kind, and nobody else writes them.
         for (slot, field) in self.fields.iter().zip(fields) {
             slot.store(*field, Ordering::Relaxed);
         }

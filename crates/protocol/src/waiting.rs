@@ -1,7 +1,9 @@
 //! Waiting for words of several peers at once.
 //!
 //! Peers are looked at in turn, not one after the other, so the slowest alone decides how long it takes.
-//! What has been published counts before an abort does: a peer that published and then died has arrived.
+//! What has been published counts before an abort does: a peer that published and then died has arrived. Hence
+//! one more round of looks after the first that shows an abort: it may have been shown by the word of one peer after
+//! the word of another had been looked at, which published in between.
 //! The waiter itself decides how to pass its time ([`Wait::turn`]): a few pauses, a yield, then sleep.
 
 use crate::sequence::Sequence;
@@ -46,6 +48,7 @@ pub fn wait_until<'w>(
 ) -> Result<(), Ended> {
     let target = Sequence::of(target);
     let mut missing = peers;
+    let mut aborted_before = false;
     let mut overdue = false;
     loop {
         let mut aborted = false;
@@ -63,8 +66,12 @@ pub fn wait_until<'w>(
         if missing == 0 {
             return Ok(());
         }
-        if aborted {
+        if aborted && aborted_before {
             return Err(Ended::Aborted(missing));
+        }
+        aborted_before = aborted;
+        if aborted {
+            continue; // whatever was published before the ABORT was set is seen by the looks that follow
         }
         if overdue {
             return Err(Ended::TimedOut(missing));

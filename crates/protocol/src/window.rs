@@ -49,7 +49,9 @@ mod tests {
 
     #[test]
     fn filled_and_free_add_up_to_the_window() {
-        for (sent, received) in [(0u64, 0u64), (5, 3), (8, 0), (1 << 30, (1 << 30) - 8), ((1 << 30) + 3, 1 << 30)] {
+        for (sent, received) in
+            [(0u64, 0u64), (5, 3), (8, 0), (1 << 30, (1 << 30) - 8), ((1 << 30) + 3, 1 << 30)]
+        {
             let (head, tail) = (Word::new(sent), Word::new(received));
             let full = filled(head.look(), received, 8);
             assert_eq!(full, sent - received);

@@ -1,0 +1,40 @@
+//! Models of one line: data, fingerprints, wake-ups and records.
+
+use crate::explore::explore;
+use crate::scenarios::machine::Space;
+use crate::scenarios::{records, words};
+
+#[test]
+fn a_step_that_is_seen_brings_its_data_and_its_fingerprint() {
+    explore(3, || words::publishing_carries_data_and_fingerprints(2));
+}
+
+#[test]
+fn a_fingerprint_stays_until_all_have_passed_its_step() {
+    explore(2, || words::fingerprint_slots_are_reused_after_all_have_passed(5, Space::Kept));
+}
+
+#[test]
+fn a_sleeper_is_woken() {
+    explore(3, || words::no_wake_up_is_lost(1, 2));
+}
+
+#[test]
+fn two_sleepers_on_one_word_are_both_woken() {
+    explore(2, || words::no_wake_up_is_lost(2, 1));
+}
+
+#[test]
+fn a_call_record_is_never_read_torn() {
+    explore(3, || records::a_call_record_is_read_whole(1, 1));
+}
+
+#[test]
+fn the_newest_call_is_never_read_torn() {
+    explore(3, || records::the_newest_call_is_read_whole(1));
+}
+
+#[test]
+fn of_two_causes_the_first_stands_and_is_read_whole() {
+    explore(2, || records::the_first_cause_stands(records::Stopping::InTurn));
+}

@@ -1,0 +1,104 @@
+//! The scenarios of the models on the machine's own atomics, thousands of times: for ThreadSanitizer
+//! (`cargo xtask sanitize`), which sees an access that nothing orders, and for processors that really reorder.
+
+#![cfg(not(loom))]
+#![allow(unsafe_code)]
+
+mod scenarios;
+
+use scenarios::machine::Space;
+use scenarios::migrate::Wanted;
+use scenarios::stop::{self, Waiters};
+use scenarios::swap::Writers;
+use scenarios::{barrier, broadcast, migrate, records, swap, window, words};
+
+/// Steps of a scenario that goes on.
+const STEPS: u64 = 3_000;
+/// Runs of a scenario that ends.
+const RUNS: usize = 300;
+
+#[test]
+fn a_step_that_is_seen_brings_its_data() {
+    for _ in 0..RUNS {
+        // No more than three steps ahead: this writer waits for nobody.
+        words::publishing_carries_data_and_fingerprints(3);
+    }
+}
+
+#[test]
+fn a_fingerprint_stays_until_all_have_passed_its_step() {
+    words::fingerprint_slots_are_reused_after_all_have_passed(STEPS, Space::Kept);
+}
+
+#[test]
+fn all_sleepers_are_woken() {
+    for _ in 0..RUNS {
+        words::no_wake_up_is_lost(3, 3);
+    }
+}
+
+#[test]
+fn ranks_meet_round_after_round() {
+    for world in 2..=4 {
+        barrier::spinning_ranks_meet(world, STEPS);
+        barrier::sleeping_ranks_meet(world, STEPS);
+    }
+}
+
+#[test]
+fn swap_needs_no_acknowledgement_where_both_read() {
+    swap::two_ranks_swap(&[Writers::Both; STEPS as usize], Space::Kept);
+}
+
+#[test]
+fn swap_with_any_mix_of_writers() {
+    let mixes = [Writers::Only(0), Writers::Only(1), Writers::Both, Writers::Only(0), Writers::Only(0)];
+    let uses: Vec<Writers> = mixes.into_iter().cycle().take(STEPS as usize).collect();
+    swap::two_ranks_swap(&uses, Space::Kept);
+}
+
+#[test]
+fn migrate_to_all_and_to_a_root() {
+    for wanted in [Wanted::ByAll, Wanted::ByRoot(0), Wanted::ByRoot(1)] {
+        migrate::two_ranks_migrate(STEPS, wanted, Space::Kept);
+    }
+}
+
+#[test]
+fn broadcast_to_one_and_to_three() {
+    for readers in [1, 3] {
+        broadcast::root_runs_ahead(readers, STEPS, Space::Kept);
+    }
+}
+
+#[test]
+fn messages_of_any_length_through_windows_of_any_length() {
+    let messages: Vec<u64> = (0..STEPS).map(|message| 1 + message % 11).collect();
+    for lines in [1, 2, 8, 13] {
+        window::spinning_transfer(lines, &messages, Space::Kept);
+    }
+    window::sleeping_transfer(8, &messages);
+}
+
+#[test]
+fn ends_reach_everybody() {
+    for _ in 0..RUNS {
+        for waiters in [Waiters::Spin, Waiters::Sleep] {
+            stop::an_abort_reaches_who_waits_for_more(waiters);
+            stop::an_abort_or_the_step_it_races_with(waiters);
+            stop::what_the_dead_published_counts(waiters, 0);
+            stop::what_the_dead_published_counts(waiters, 1);
+            stop::who_needs_a_rank_that_left_is_told(waiters);
+            stop::a_leaver_is_noticed_beside_a_late_peer(waiters);
+        }
+    }
+}
+
+#[test]
+fn records_are_read_whole() {
+    records::a_call_record_is_read_whole(STEPS, STEPS);
+    for _ in 0..RUNS {
+        records::the_newest_call_is_read_whole(5);
+        records::the_first_cause_stands(records::Stopping::InTurn);
+    }
+}
