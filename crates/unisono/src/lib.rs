@@ -36,3 +36,8 @@ pub use communicator::{Builder, Communicator, DEFAULT_TIMEOUT, Exchange, Raw};
 pub use error::{Error, LastOperation, PeerStatus, Result};
 pub use parameters::{MAX_WORLD_SIZE, Parameters};
 pub use unisono_kernels::{DType, Element, Isa, ReduceOp};
+
+/// The README's program is compiled and run with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

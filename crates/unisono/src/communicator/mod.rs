@@ -145,9 +145,9 @@ impl Communicator {
         Communicator { group: Arc::clone(&self.group), timeout }
     }
 
-    /// What each rank is and last did, as far as this rank can see.
+    /// What each rank is and last did, as far as this rank can see. A forked child sees only who the ranks were.
     pub fn peers(&self) -> Vec<PeerStatus> {
-        self.group.members.statuses(u64::MAX)
+        self.group.peers()
     }
 
     /// Nobody leaves before all have come.

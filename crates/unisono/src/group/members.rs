@@ -120,12 +120,18 @@ impl Members {
     }
 
     pub(crate) fn status(&self, rank: usize) -> PeerStatus {
-        PeerStatus {
-            rank,
-            pid: self.pids[rank],
-            alive: self.dead.load(Ordering::Acquire) & (1 << rank) == 0,
-            last: self.last_operation(rank),
-        }
+        PeerStatus { last: self.last_operation(rank), ..self.identity(rank) }
+    }
+
+    /// What is known of a rank without a look at its memory.
+    fn identity(&self, rank: usize) -> PeerStatus {
+        let alive = self.dead.load(Ordering::Acquire) & (1 << rank) == 0;
+        PeerStatus { rank, pid: self.pids[rank], alive, last: None }
+    }
+
+    /// What is known of all ranks without a look at their memory.
+    pub(crate) fn identities(&self) -> Vec<PeerStatus> {
+        (0..self.world).map(|rank| self.identity(rank)).collect()
     }
 
     pub(crate) fn statuses(&self, ranks: u64) -> Vec<PeerStatus> {

@@ -28,7 +28,7 @@ use unisono_protocol::Ended;
 
 use crate::call::Call;
 use crate::collectives::point_to_point::Side;
-use crate::error::{BoxedResult, Error};
+use crate::error::{BoxedResult, Error, PeerStatus};
 use crate::parameters::Parameters;
 use backend::Backend;
 use cause::Cause;
@@ -228,6 +228,11 @@ impl Group {
         let first = Box::new(self.ended.get_or_init(|| error).clone());
         self.loopback.wake();
         first
+    }
+
+    /// What each rank is and last did. The memory that says what it did is not mapped in a forked child.
+    pub(crate) fn peers(&self) -> Vec<PeerStatus> {
+        if self.born.crossed_fork() { self.members.identities() } else { self.members.statuses(u64::MAX) }
     }
 
     /// Stop the group from any thread.
