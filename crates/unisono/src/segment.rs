@@ -13,6 +13,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use unisono_os::fork_guard::ForkMark;
 use unisono_os::mapping::{Access, Mapping};
 use unisono_os::{memfd, named};
 
@@ -47,6 +48,7 @@ pub struct Segment {
     /// Where the contents begin.
     start: usize,
     bytes: usize,
+    born: ForkMark,
 }
 
 impl Segment {
@@ -132,7 +134,7 @@ impl Segment {
         let total = (start + bytes).max(1);
         let mapping = Mapping::shared(memory.as_fd(), 0, total, Access::ReadWrite)
             .map_err(Error::os("mapping a segment"))?;
-        Ok(Segment { name: name.to_string(), memory, mapping, start, bytes })
+        Ok(Segment { name: name.to_string(), memory, mapping, start, bytes, born: ForkMark::now() })
     }
 
     fn header(&self, index: usize) -> Option<&AtomicU64> {
@@ -197,7 +199,7 @@ impl Segment {
     /// Copy `into.len()` bytes from `offset` out of the segment.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if they reach outside.
+    /// [`Error::InvalidArgument`] if they reach outside; [`Error::Segment`] in a forked child.
     pub fn read(&self, offset: usize, into: &mut [u8]) -> Result<()> {
         self.check_range("read", offset, into.len())?;
         // SAFETY: the range lies inside the mapping (just checked), and `into` is memory of this process alone.
@@ -208,7 +210,7 @@ impl Segment {
     /// Copy `from` into the segment at `offset`.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if it reaches outside.
+    /// [`Error::InvalidArgument`] if it reaches outside; [`Error::Segment`] in a forked child.
     pub fn write(&self, offset: usize, from: &[u8]) -> Result<()> {
         self.check_range("write", offset, from.len())?;
         // SAFETY: the range lies inside the mapping (just checked), which is mapped for writing.
@@ -219,7 +221,8 @@ impl Segment {
     /// The contents as a slice, without copying.
     ///
     /// # Safety
-    /// Nobody, in this process or another, writes the segment as long as the slice lives.
+    /// Nobody, in this process or another, writes the segment as long as the slice lives, and this process is not a
+    /// forked child of the one that opened it, in which it is not mapped.
     pub unsafe fn as_slice(&self) -> &[u8] {
         // SAFETY: the mapping holds `bytes` bytes from `start` on and lives as long as the slice; the caller
         // promises that nobody writes them.
@@ -238,6 +241,9 @@ impl Segment {
     }
 
     fn check_range(&self, operation: &'static str, offset: usize, bytes: usize) -> Result<()> {
+        if self.born.crossed_fork() {
+            return Err(problem(&self.name, "is not mapped in a forked child: open it again there"));
+        }
         if offset.checked_add(bytes).is_some_and(|end| end <= self.bytes) {
             return Ok(());
         }

@@ -104,6 +104,7 @@ impl Neighbours {
             meeting: Meeting::drawn(name, directory).with_label(label.clone()),
             deadline: timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
             parameters: parent.parameters.clone(),
+            parent: Some(Arc::clone(&parent.members)),
         };
         let mut met = rendezvous::meet(&invitation, |_| Ok(()))?;
         observe::report(&met, self.founding_ranks[parent.members.rank], subgroup.members.len());

@@ -94,7 +94,8 @@ impl Gathering<'_> {
                 return Err(self.somebody_is_missing());
             }
             let wake = [self.invitation.deadline, self.door.due()].into_iter().flatten().min();
-            self.wait_for_news(wake)?;
+            self.wait_for_news(self.invitation.next_look(wake))?;
+            self.invitation.check_parent()?;
             if let Err(error) = self.door.make_file_if_due() {
                 tracing::debug!(%error, "ranks in other network namespaces cannot come: no socket file");
             }
@@ -286,8 +287,7 @@ impl Gathering<'_> {
     ) -> Result<T> {
         let guest = self.guest(rank)?;
         let whom = format!("rank {rank} (pid {})", guest.hello.pid);
-        let received = messages::receive(&guest.connection, self.invitation.deadline)
-            .map_err(self.invitation.socket_error(&whom))?;
+        let received = self.invitation.receive(&guest.connection, &whom, self.invitation.deadline)?;
         let problem = match received {
             None => "left before the group was complete".to_string(),
             Some((Message::Failed { problem }, _)) => problem,

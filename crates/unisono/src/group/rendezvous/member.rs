@@ -104,6 +104,7 @@ fn find_leader(invitation: &Invitation) -> Result<Connection> {
                 missing: vec![0],
             });
         }
+        invitation.check_parent()?;
         std::thread::sleep(pause);
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
@@ -130,7 +131,7 @@ fn expect<T>(
 ) -> Result<T> {
     // Rank 0 keeps the deadline for all: its verdict names the missing ranks, so it is given a moment more.
     let deadline = invitation.deadline.and_then(|deadline| deadline.checked_add(Duration::from_secs(1)));
-    let received = messages::receive(leader, deadline).map_err(invitation.socket_error("rank 0"))?;
+    let received = invitation.receive(leader, "rank 0", deadline)?;
     let (problem, missing) = match received {
         None => ("rank 0 left before the group was complete".to_string(), vec![]),
         Some((Message::Refused { problem, missing }, _)) => (problem, missing),

@@ -19,19 +19,24 @@ pub(crate) mod name;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use unisono_os::mapping::{Access, Mapping};
-use unisono_os::socket::{Connection, SocketError};
+use unisono_os::socket::{Connection, Message as Packet, SocketError};
 use unisono_os::{cpu, memfd, memory_limit, pidfd, process};
 
+use crate::call::{Call, Operation};
 use crate::error::{Error, Result};
 use crate::group::header::Identity;
 use crate::group::layout::Layout;
+use crate::group::members::{Members, Situation};
 use crate::group::shared_memory::SharedMemory;
 use crate::parameters::Parameters;
-use messages::{Hello, Welcome};
+use messages::{Hello, Message, Welcome};
 use name::Meeting;
+
+/// How often those who wait for a sub-group look whether its parent still goes on.
+const LOOK_AT_PARENT_EVERY: Duration = Duration::from_millis(20);
 
 /// What a rank knows before it meets the others.
 #[derive(Clone, Debug)]
@@ -43,6 +48,8 @@ pub(crate) struct Invitation {
     pub(crate) deadline: Option<Instant>,
     /// What this rank would like; rank 0's counts.
     pub(crate) parameters: Parameters,
+    /// The group of which this will be a sub-group: if it stops, nobody waits for those who cannot come any more.
+    pub(crate) parent: Option<Arc<Members>>,
 }
 
 /// A rank's own memory and how others learn of its death.
@@ -84,6 +91,42 @@ impl Invitation {
     /// A socket did not do what it should, while talking to `whom`.
     fn socket_error(&self, whom: &str) -> impl Fn(SocketError) -> Error {
         move |error| self.error(format!("{whom}: {error}"))
+    }
+
+    /// How long to sleep at most before looking whether the parent still goes on.
+    fn next_look(&self, deadline: Option<Instant>) -> Option<Instant> {
+        let look = self.parent.as_ref().map(|_| Instant::now() + LOOK_AT_PARENT_EVERY);
+        [deadline, look].into_iter().flatten().min()
+    }
+
+    /// See that the parent, if there is one, still goes on.
+    fn check_parent(&self) -> Result<()> {
+        match &self.parent {
+            Some(parent) if parent.is_stopped() => {
+                let at = Situation { call: Call::new(Operation::Split), number: 0, waited: Duration::ZERO };
+                Err(parent.explain(0, at))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The next message from `whom`; `None` if it has gone.
+    fn receive(
+        &self,
+        connection: &Connection,
+        whom: &str,
+        deadline: Option<Instant>,
+    ) -> Result<Option<(Message, Packet)>> {
+        loop {
+            match messages::receive(connection, self.next_look(deadline)) {
+                Err(error)
+                    if error.is_timed_out() && deadline.is_none_or(|deadline| Instant::now() < deadline) =>
+                {
+                    self.check_parent()?;
+                }
+                received => return received.map_err(self.socket_error(whom)),
+            }
+        }
     }
 
     /// Who this rank is, and where.
