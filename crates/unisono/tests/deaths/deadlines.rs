@@ -1,0 +1,210 @@
+//! Every wait ends: in a deadline that names who is missing, or in an abort.
+
+use std::time::{Duration, Instant};
+
+use unisono::{Error, ReduceOp};
+
+use crate::faults::{self, PATIENCE, all_ended_with, connect, ended, soon, tell, told};
+use crate::harness::{self, Ranks};
+
+/// Rank: all-reduce until somebody stops. What came first stays.
+pub(crate) fn all_reduce_until_error() {
+    let comm = connect();
+    let mut data = vec![1.0f32; told("COUNT").parse().expect("a number")];
+    let failed = loop {
+        if let Err(error) = comm.all_reduce(&mut data, ReduceOp::Max) {
+            break error;
+        }
+    };
+    tell(&failed);
+    for _ in 0..3 {
+        assert_eq!(
+            comm.all_reduce(&mut data, ReduceOp::Max).expect_err("the group has ended").to_string(),
+            failed.to_string()
+        );
+        assert_eq!(
+            comm.recv(&mut [0u8], 0).expect_err("the group has ended").to_string(),
+            failed.to_string()
+        );
+    }
+}
+
+pub(crate) fn a_stopped_rank_is_named_in_a_timeout_on_every_other_rank() {
+    for (world, stopped, count, point) in [
+        (2, 1, 10, "before_arrive"),
+        (3, 0, 10, "after_copy_in"),
+        (3, 2, 100_000, "before_arrive"),
+        (4, 1, 100_000, "after_publish"),
+    ] {
+        let mut ranks = Ranks::of("all_reduce_until_error", world)
+            .env("COUNT", &count.to_string())
+            .env("UNISONO_CHUNK_BYTES", "64KiB")
+            .env("UNISONO_TIMEOUT", "1.2")
+            .env_for(stopped, "UNISONO_FAULT", &format!("{point}@20:stop"))
+            .start();
+        let pid = ranks.pid(stopped);
+        ranks.wait_others(&[stopped], PATIENCE);
+        ranks.kill(stopped);
+        let outcomes = ranks.wait_all(PATIENCE);
+        all_ended_with(&outcomes, &[stopped], "Timeout", &[stopped]);
+        for outcome in outcomes.iter().filter(|outcome| outcome.rank != stopped) {
+            let ended = ended(outcome);
+            assert_eq!(ended.pids, [pid], "{}", ended.text);
+            for part in [&format!("rank {stopped} (pid {pid}, alive, "), "inside #", "all_reduce(max"] {
+                assert!(ended.text.contains(part), "{part:?} is not in: {}", ended.text);
+            }
+        }
+    }
+}
+
+/// Rank 0 waits with several patiences for a rank 1 that comes late.
+pub(crate) fn wait_with_several_patiences() {
+    let comm = connect();
+    if comm.rank() == 1 {
+        comm.barrier().expect("all are there");
+        std::thread::sleep(Duration::from_millis(900));
+        comm.barrier().expect("rank 0 waits without a limit");
+        comm.send(&[7u32], 0).expect("sent");
+        comm.barrier().expect("both");
+        std::thread::sleep(Duration::from_millis(600));
+        return;
+    }
+    assert_eq!(comm.timeout(), Some(Duration::from_millis(400)), "as the environment says");
+    comm.barrier().expect("all are there");
+    // A limit of one's own for a call, and none; the p2p time-out leaves everything as it was.
+    for patience in [50, 150] {
+        let patience = Duration::from_millis(patience);
+        let start = Instant::now();
+        let late = comm.with_timeout(Some(patience)).recv(&mut [0u32], 1).expect_err("it cannot succeed");
+        assert!(matches!(late, Error::Timeout { ref peers, .. } if peers[0].rank == 1), "{late}");
+        assert!(!late.is_terminal(), "nothing had moved");
+        assert!(
+            (patience..patience * 10).contains(&start.elapsed()),
+            "{:?} for {patience:?}",
+            start.elapsed()
+        );
+    }
+    comm.with_timeout(None).barrier().expect("rank 1 comes in the end");
+    let mut received = [0u32];
+    comm.recv(&mut received, 1).expect("the same pair works again");
+    assert_eq!(received, [7]);
+    comm.barrier().expect("both");
+    let start = Instant::now();
+    let late = comm.barrier().expect_err("it cannot succeed");
+    assert!((0.4..3.0).contains(&start.elapsed().as_secs_f64()), "{:?}", start.elapsed());
+    assert!(late.is_terminal());
+    tell(&late);
+}
+
+pub(crate) fn deadlines_hold_per_communicator_and_per_call_and_can_be_none() {
+    let outcomes = Ranks::of("wait_with_several_patiences", 2)
+        .env_for(0, "UNISONO_TIMEOUT", "0.4")
+        .start()
+        .wait_all(PATIENCE);
+    outcomes.iter().for_each(|outcome| outcome.assert_success());
+    all_ended_with(&outcomes, &[1], "Timeout", &[1]);
+}
+
+/// Rank: wait; rank 1 has a second thread that aborts when the test says so.
+pub(crate) fn wait_for_an_abort() {
+    let comm = connect();
+    comm.barrier().expect("all are there");
+    if comm.rank() == 1 {
+        let other = comm.clone();
+        std::thread::spawn(move || {
+            harness::report("ready", "yes");
+            harness::wait_for_go();
+            faults::tell_time("aborts");
+            other.abort();
+        });
+    }
+    // Rank 2 never comes to the barrier: it waits for a message.
+    let failed = if comm.rank() == 2 { comm.recv(&mut [0u8; 10], 0) } else { comm.barrier() }
+        .expect_err("it cannot succeed");
+    tell(&failed);
+    assert_eq!(comm.barrier().expect_err("the group has ended").to_string(), failed.to_string());
+}
+
+pub(crate) fn an_abort_from_another_thread_ends_the_waits_of_all_ranks() {
+    let mut ranks = Ranks::of("wait_for_an_abort", 3).env("UNISONO_TIMEOUT", "20").start();
+    ranks.wait_for_report(1, "ready", PATIENCE);
+    std::thread::sleep(Duration::from_millis(50));
+    ranks.go(1);
+    let outcomes = ranks.wait_all(PATIENCE);
+    all_ended_with(&outcomes, &[], "Aborted", &[1]);
+    let aborted: u64 = faults::reported(&outcomes[1], "aborts").expect("it aborted").parse().expect("a time");
+    for outcome in &outcomes {
+        assert!(ended(outcome).at.saturating_sub(aborted) < faults::PROMPT.as_nanos() as u64);
+    }
+}
+
+/// Rank: fork; the child finds out that the communicator is not its own, the parent goes on.
+pub(crate) fn fork_and_go_on() {
+    let comm = connect();
+    comm.all_reduce(&mut [1.0f32; 10], ReduceOp::Sum).expect("before the fork");
+    let child = faults::system::fork_child(|| {
+        let mut failed = 0;
+        let mut expect_forked = |result: unisono::Result<()>| {
+            failed += i32::from(
+                !matches!(result, Err(Error::Forked { parent, .. }) if parent != std::process::id()),
+            );
+        };
+        expect_forked(comm.barrier());
+        expect_forked(comm.all_reduce(&mut [1.0f32; 10], ReduceOp::Sum));
+        expect_forked(comm.send(&[1u8], 0));
+        expect_forked(comm.recv(&mut [1u8], 0));
+        expect_forked(comm.split(Some(0), 0).map(|_| ()));
+        expect_forked(comm.close(Duration::from_millis(10)));
+        comm.abort(); // Nobody hears it.
+        failed + i32::from(comm.peers().len() != 2 || comm.peers().iter().any(|peer| peer.last.is_some()))
+    });
+    assert_eq!(faults::system::exit_code_of(child), Some(0), "uses in the child that were no Forked error");
+    // A child that drops its copy on its way out, while the parent is inside of operations.
+    let copy = comm.clone();
+    let second = faults::system::fork_child(move || {
+        drop(copy);
+        0
+    });
+    for _ in 0..200 {
+        comm.all_reduce(&mut [1.0f32; 10], ReduceOp::Sum).expect("the parent is unharmed");
+    }
+    assert_eq!(faults::system::exit_code_of(second), Some(0));
+    comm.barrier().expect("the child's end harms nobody");
+    assert!(comm.peers().iter().all(|peer| peer.alive));
+}
+
+pub(crate) fn a_forked_child_is_told_and_its_parent_goes_on() {
+    let outcomes = Ranks::of("fork_and_go_on", 2).env("UNISONO_TIMEOUT", "10").start().wait_all(PATIENCE);
+    outcomes.iter().for_each(|outcome| outcome.assert_success());
+}
+
+/// Rank: two threads; while one waits for ever, the other's patience ends.
+pub(crate) fn wait_behind_another_thread() {
+    let comm = connect();
+    comm.barrier().expect("all are there");
+    if comm.rank() == 1 {
+        harness::wait_for_go();
+        comm.barrier().expect("rank 0's thread still waits");
+        return;
+    }
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| comm.barrier());
+        soon("the thread is inside", || {
+            comm.peers()[0].last.as_ref().is_some_and(|last| last.number == 2 && !last.finished)
+        });
+        let busy =
+            comm.with_timeout(Some(Duration::from_millis(50))).barrier().expect_err("it cannot succeed");
+        tell(&busy);
+        assert!(!busy.is_terminal());
+        waiting.join().expect("no panic").expect("rank 1 comes");
+    });
+}
+
+pub(crate) fn a_thread_that_waits_for_another_has_a_deadline_too() {
+    let mut ranks = Ranks::of("wait_behind_another_thread", 2).env("UNISONO_TIMEOUT", "20").start();
+    ranks.wait_for_report(0, "ended", PATIENCE);
+    ranks.go(1);
+    let outcomes = ranks.wait_all(PATIENCE);
+    outcomes.iter().for_each(|outcome| outcome.assert_success());
+    all_ended_with(&outcomes, &[1], "Busy", &[]);
+}

@@ -1,0 +1,106 @@
+//! The few calls of the system that only the fault tests make: fork with a body, changing the user, a filter on
+//! system calls.
+//!
+//! They are declared here by hand, because the crates that wrap them belong to the floor below. The invariant: each
+//! is safe from the outside; what must hold for the call is shown to hold in front of it.
+
+#![allow(unsafe_code)]
+
+use std::ffi::{c_int, c_long, c_ulong};
+
+unsafe extern "C" {
+    safe fn fork() -> c_int;
+    safe fn _exit(code: c_int) -> !;
+    safe fn close(descriptor: c_int) -> c_int;
+    safe fn setuid(user: u32) -> c_int;
+    safe fn alarm(seconds: u32) -> u32;
+    fn waitpid(process: c_int, status: *mut c_int, options: c_int) -> c_int;
+    fn prctl(option: c_int, ...) -> c_int;
+    fn syscall(number: c_long, ...) -> c_long;
+}
+
+/// Run `body` in a forked child of this process, which then ends with the code that it returns, 20 seconds later at
+/// the latest. Returns the child's number.
+///
+/// The child has one thread, the caller's copy: `body` must not wait for other threads of this process.
+pub(crate) fn fork_child(body: impl FnOnce() -> i32) -> u32 {
+    match fork() {
+        0 => {
+            alarm(20);
+            _exit(body())
+        }
+        child => u32::try_from(child).expect("fork works"),
+    }
+}
+
+/// Close this process's standard streams, so that nobody waits for their end because of it.
+pub(crate) fn close_standard_streams() {
+    for descriptor in 0..3 {
+        close(descriptor);
+    }
+}
+
+/// Wait for a child's end and give its exit code; `None` if a signal ended it.
+pub(crate) fn exit_code_of(child: u32) -> Option<i32> {
+    let mut status = 0;
+    // SAFETY: `status` is a valid place for the answer.
+    let waited = unsafe { waitpid(child.cast_signed(), &raw mut status, 0) };
+    assert_eq!(waited, child.cast_signed(), "the child can be waited for");
+    (status & 0x7f == 0).then_some(status >> 8 & 0xff)
+}
+
+/// Become another user for good.
+pub(crate) fn become_user(user: u32) {
+    assert_eq!(setuid(user), 0, "changing the user needs root: run these tests as root");
+}
+
+/// One instruction of a filter on system calls, as the kernel lays it out.
+#[repr(C)]
+struct Instruction {
+    code: u16,
+    if_true: u8,
+    if_false: u8,
+    operand: u32,
+}
+
+#[repr(C)]
+struct Program {
+    length: u16,
+    instructions: *const Instruction,
+}
+
+/// From now on the calling thread is killed, with its process, when it makes system call `number`. There is no way
+/// back.
+pub(crate) fn kill_on_system_call(number: u32) {
+    const NO_NEW_PRIVILEGES: c_int = 38;
+    const LOAD_NUMBER: u16 = 0x20; // the word at an offset of the call's description; its number lies at 0
+    const JUMP_IF_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    const ALLOW: u32 = 0x7fff_0000;
+    const KILL_PROCESS: u32 = 0x8000_0000;
+    const SET_FILTER: c_long = 1;
+    #[cfg(target_arch = "x86_64")]
+    const SECCOMP: c_long = 317;
+    #[cfg(target_arch = "aarch64")]
+    const SECCOMP: c_long = 277;
+    let filter = [
+        Instruction { code: LOAD_NUMBER, if_true: 0, if_false: 0, operand: 0 },
+        Instruction { code: JUMP_IF_EQUAL, if_true: 0, if_false: 1, operand: number },
+        Instruction { code: RETURN, if_true: 0, if_false: 0, operand: KILL_PROCESS },
+        Instruction { code: RETURN, if_true: 0, if_false: 0, operand: ALLOW },
+    ];
+    let program = Program { length: filter.len() as u16, instructions: filter.as_ptr() };
+    // SAFETY: takes numbers only.
+    let prepared =
+        unsafe { prctl(NO_NEW_PRIVILEGES, 1 as c_ulong, 0 as c_ulong, 0 as c_ulong, 0 as c_ulong) };
+    // SAFETY: `program` describes `filter`, both of which live until the call has copied them.
+    let installed = unsafe { syscall(SECCOMP, SET_FILTER, 0 as c_long, &raw const program) };
+    assert_eq!((prepared, installed), (0, 0), "a filter on system calls can be installed");
+}
+
+/// The number of `futex`.
+#[cfg(target_arch = "x86_64")]
+pub(crate) const FUTEX: u32 = 202;
+/// The number of `futex`.
+#[cfg(target_arch = "aarch64")]
+pub(crate) const FUTEX: u32 = 98;
