@@ -7,6 +7,7 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use unisono_os::futex;
 use unisono_protocol::Futex;
 
@@ -36,6 +37,7 @@ pub(crate) struct Members {
     memories: Vec<SharedMemory>,
     /// One bit per rank whose process is known to be dead.
     dead: AtomicU64,
+    stopping: Mutex<()>,
 }
 
 /// The call during which a rank had to stop.
@@ -48,7 +50,14 @@ pub(crate) struct Situation {
 
 impl Members {
     pub(crate) fn new(rank: usize, pids: Vec<u32>, memories: Vec<SharedMemory>) -> Self {
-        Members { rank, world: memories.len(), pids, memories, dead: AtomicU64::new(0) }
+        Members {
+            rank,
+            world: memories.len(),
+            pids,
+            memories,
+            dead: AtomicU64::new(0),
+            stopping: Mutex::default(),
+        }
     }
 
     /// The memory of a rank.
@@ -86,7 +95,11 @@ impl Members {
     }
 
     /// Write down why, then let nobody wait for more.
+    ///
+    /// Threads of this rank take turns: one whose cause came second must not set ABORT before the first has written its
+    /// cause to the end.
     pub(crate) fn stop(&self, cause: Cause) {
+        let _turn = self.stopping.lock();
         let (kind, fields) = cause.pack();
         self.own().header().cause.write(kind, &fields);
         for memory in &self.memories {
