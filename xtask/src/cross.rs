@@ -14,7 +14,7 @@ use crate::workspace::Workspace;
 const RUNS: [&[&str]; 3] = [
     &["--package", "unisono-kernels", "--package", "unisono-protocol", "--lib", "--tests"],
     &["--package", "unisono-os", "--lib", "--tests"],
-    &["--package", "unisono", "--test", "in_process", "--test", "collectives"],
+    &["--package", "unisono", "--test", "in_process", "--test", "processes"],
 ];
 
 /// Runs the tests; a test that starts itself again finds the emulator in `UNISONO_TEST_RUNNER`.
@@ -27,6 +27,7 @@ pub(crate) fn run(workspace: &Workspace, count: &mut Count) -> Result<()> {
             .env("UNISONO_TEST_RUNNER", RUNNER)
             // The emulator is some twenty times slower than the machine.
             .env("PROPTEST_CASES", "16")
+            .env("UNISONO_TEST_QUICK", "1")
             .args(["test", "--no-fail-fast", "--target", TARGET])
             .args(selection);
         outcome = outcome.and(step::run(&mut command, count));

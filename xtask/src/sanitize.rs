@@ -26,6 +26,7 @@ pub(crate) fn run(workspace: &Workspace, count: &mut Count) -> Result<()> {
             .env("RUSTFLAGS", "-Zsanitizer=thread")
             // Instrumented code is some ten times slower: fewer random cases say as much about races.
             .env("PROPTEST_CASES", "16")
+            .env("UNISONO_TEST_QUICK", "1")
             .args(["test", "-Zbuild-std", "--no-fail-fast", "--target", &workspace.compiler.host])
             .arg("--target-dir")
             .arg(workspace.cache.join("sanitize"))
