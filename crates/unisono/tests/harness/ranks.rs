@@ -1,262 +1,293 @@
-//! The test's side: starting ranks, listening to them, and seeing how they end.
+//! The ranks of a test: started together, looked at one by one, ended together.
 
-use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
+use std::process::{Command, ExitStatus};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use unisono_os::process::{ChildSetup, Signal, prepare_child};
+use unisono_os::process::{Signal, describe_exit};
 
-/// Words to put in front of the program, where it cannot be started as it is (an emulator).
+use super::process::Process;
+use super::{PROCESSOR, SCENARIO};
+
+/// The words to put in front of a program to run it: an emulator.
 const RUNNER: &str = "UNISONO_TEST_RUNNER";
 
-/// How often a test looks whether its ranks have come further.
-const LOOK_EVERY: Duration = Duration::from_millis(1);
+/// How often ranks are looked at.
+const LOOK: Duration = Duration::from_millis(1);
 
-/// Ranks that are about to be started.
+/// How ranks are to be started; made by [`Ranks::of`].
 pub(crate) struct Builder {
     scenario: String,
     world: usize,
-    environment: Vec<(Option<usize>, String, String)>,
-    wrappers: Vec<(usize, Vec<String>)>,
+    variables: Vec<(Option<usize>, String, String)>,
+    wrappers: Vec<(Option<usize>, Vec<String>)>,
     absent: Vec<usize>,
+    pinned: bool,
+    run_id: Option<String>,
 }
 
 impl Builder {
     /// Set a variable for all ranks.
     pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
-        self.environment.push((None, name.into(), value.into()));
+        self.variables.push((None, name.to_string(), value.to_string()));
         self
     }
 
     /// Set a variable for one rank.
     pub(crate) fn env_for(mut self, rank: usize, name: &str, value: &str) -> Self {
-        self.environment.push((Some(rank), name.into(), value.into()));
+        self.variables.push((Some(rank), name.to_string(), value.to_string()));
         self
     }
 
-    /// Start one rank through another program, such as `unshare -n`.
+    /// Start one rank through another command, such as `setpriv --reuid 65534` or `unshare --net`: the rank's program
+    /// follows these words. It must become the rank's process itself, by `exec`.
     pub(crate) fn wrapped(mut self, rank: usize, words: &[&str]) -> Self {
-        self.wrappers.push((rank, words.iter().map(ToString::to_string).collect()));
+        self.wrappers.push((Some(rank), words.iter().map(ToString::to_string).collect()));
         self
     }
 
-    /// Never start one rank.
+    /// Start all ranks through another command; see [`wrapped`](Self::wrapped).
+    pub(crate) fn all_wrapped(mut self, words: &[&str]) -> Self {
+        self.wrappers.push((None, words.iter().map(ToString::to_string).collect()));
+        self
+    }
+
+    /// Do not start this rank: in its place a process ends at once, successfully.
     pub(crate) fn without(mut self, rank: usize) -> Self {
         self.absent.push(rank);
         self
     }
 
-    /// Start them, under a name that no other group has.
+    /// Keep each rank to one processor, in turn.
+    pub(crate) fn pinned(mut self) -> Self {
+        self.pinned = true;
+        self
+    }
+
+    /// Meet under this run id instead of one of the test's own.
+    pub(crate) fn run_id(mut self, id: &str) -> Self {
+        self.run_id = Some(id.to_string());
+        self
+    }
+
+    /// Start the ranks.
     pub(crate) fn start(self) -> Ranks {
-        static GROUPS: AtomicUsize = AtomicUsize::new(0);
-        let run = format!("{}-{}", std::process::id(), GROUPS.fetch_add(1, Ordering::Relaxed));
-        Ranks { ranks: (0..self.world).map(|rank| self.start_rank(rank, &run)).collect() }
+        static RUNS: AtomicU64 = AtomicU64::new(0);
+        let drawn = || format!("test-{}-{}", std::process::id(), RUNS.fetch_add(1, Ordering::Relaxed));
+        let run_id = self.run_id.clone().unwrap_or_else(drawn);
+        let processes = (0..self.world).map(|rank| Process::start(self.command(rank, &run_id))).collect();
+        Ranks { scenario: self.scenario, processes }
     }
 
-    fn start_rank(&self, rank: usize, run: &str) -> Rank {
-        let mut command = self.command(rank);
-        command
-            .env(super::SCENARIO, &self.scenario)
-            .env("RANK", rank.to_string())
-            .env("LOCAL_RANK", rank.to_string())
-            .env("WORLD_SIZE", self.world.to_string())
-            .env("LOCAL_WORLD_SIZE", self.world.to_string())
-            .env("MASTER_ADDR", "127.0.0.1")
-            .env("MASTER_PORT", "29500")
-            .env("TORCHELASTIC_RUN_ID", run)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        for (which, name, value) in &self.environment {
-            if which.is_none_or(|which| which == rank) {
-                command.env(name, value);
-            }
-        }
-        prepare_child(
-            &mut command,
-            ChildSetup { die_with_parent: Some(Signal::Kill), ..ChildSetup::default() },
-        );
-        let mut child = command.spawn().expect("a rank can be started");
-        let output = Arc::new(Mutex::new(String::new()));
-        let stdout = collect(child.stdout.take().expect("is piped"), &output);
-        let stderr = collect(child.stderr.take().expect("is piped"), &output);
-        Rank { child, output, collectors: vec![stdout, stderr], started: Instant::now(), ended: None }
-    }
-
-    fn command(&self, rank: usize) -> Command {
+    fn command(&self, rank: usize, run_id: &str) -> Command {
         if self.absent.contains(&rank) {
             return Command::new("true");
         }
+        let mut command = self.program(rank);
+        for name in ["RANK", "LOCAL_RANK"] {
+            command.env(name, rank.to_string());
+        }
+        for name in ["WORLD_SIZE", "LOCAL_WORLD_SIZE"] {
+            command.env(name, self.world.to_string());
+        }
+        command.env(SCENARIO, &self.scenario);
+        command.env("MASTER_ADDR", "127.0.0.1").env("MASTER_PORT", "29500");
+        command.env("TORCHELASTIC_RUN_ID", run_id);
+        if self.pinned {
+            let allowed = unisono_os::cpu::allowed_cpus();
+            command.env(PROCESSOR, allowed[rank % allowed.len()].to_string());
+        }
+        for (_, name, value) in
+            self.variables.iter().filter(|(only, ..)| only.is_none_or(|only| only == rank))
+        {
+            command.env(name, value);
+        }
+        command
+    }
+
+    /// The words that start the program: wrapper, emulator, program.
+    fn program(&self, rank: usize) -> Command {
+        let wrapper = self.wrappers.iter().rev().find(|(only, _)| only.is_none_or(|only| only == rank));
         let runner = std::env::var(RUNNER).unwrap_or_default();
-        let wrapper = self.wrappers.iter().find(|(wrapped, _)| *wrapped == rank);
-        let mut words: Vec<String> = wrapper.map(|(_, words)| words.clone()).unwrap_or_default();
-        words.extend(runner.split_whitespace().map(ToString::to_string));
-        words.push(std::env::current_exe().expect("this program has a path").to_string_lossy().into_owned());
-        let mut command = Command::new(&words[0]);
-        command.args(&words[1..]);
+        let program = std::env::current_exe().expect("this program has a file");
+        let mut words = wrapper.map(|(_, words)| words.clone()).unwrap_or_default();
+        words.extend(runner.split_whitespace().map(str::to_string));
+        let Some((first, others)) = words.split_first() else { return Command::new(program) };
+        let mut command = Command::new(first);
+        command.args(others).arg(program);
         command
     }
 }
 
-fn collect(from: impl Read + Send + 'static, output: &Arc<Mutex<String>>) -> JoinHandle<()> {
-    let output = Arc::clone(output);
-    std::thread::spawn(move || {
-        for line in BufReader::new(from).lines().map_while(Result::ok) {
-            let mut output = output.lock().expect("no collector panics");
-            output.push_str(&line);
-            output.push('\n');
-        }
-    })
-}
-
-struct Rank {
-    child: Child,
-    output: Arc<Mutex<String>>,
-    collectors: Vec<JoinHandle<()>>,
-    started: Instant,
-    ended: Option<(ExitStatus, Duration)>,
-}
-
-impl Rank {
-    fn output(&self) -> String {
-        self.output.lock().expect("no collector panics").clone()
-    }
-}
-
-impl Drop for Rank {
-    fn drop(&mut self) {
-        // It may have ended already, which is as good.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Ranks that were started; dropping them kills them.
+/// Running ranks. Dropped, all are killed.
 pub(crate) struct Ranks {
-    ranks: Vec<Rank>,
+    scenario: String,
+    processes: Vec<Process>,
 }
 
 /// How a rank ended.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Outcome {
     pub(crate) rank: usize,
     pub(crate) status: ExitStatus,
-    /// What it wrote, to standard output and error.
+    /// What it wrote to standard output and standard error, in order.
     pub(crate) output: String,
+    /// From its start to its end.
     pub(crate) elapsed: Duration,
 }
 
-fn reports_in(output: &str, key: &str) -> Vec<String> {
-    let prefix = format!("REPORT {key} ");
-    output.lines().filter_map(|line| line.strip_prefix(&prefix)).map(str::to_string).collect()
-}
-
-impl Outcome {
-    /// All that it reported under `key`.
-    pub(crate) fn reports(&self, key: &str) -> Vec<String> {
-        reports_in(&self.output, key)
-    }
-
-    pub(crate) fn was_killed(&self) -> bool {
-        self.status.signal() == Some(Signal::Kill.raw())
-    }
-
-    pub(crate) fn assert_success(&self) {
-        assert!(self.status.success(), "rank {}: {:?}\n{}", self.rank, self.status, self.output);
-    }
-}
-
 impl Ranks {
-    /// `world` ranks that run `scenario`.
+    /// Ranks of a scenario with what a launcher sets, to be given more before they start.
     pub(crate) fn of(scenario: &str, world: usize) -> Builder {
-        Builder { scenario: scenario.into(), world, environment: vec![], wrappers: vec![], absent: vec![] }
+        Builder {
+            scenario: scenario.to_string(),
+            world,
+            variables: Vec::new(),
+            wrappers: Vec::new(),
+            absent: Vec::new(),
+            pinned: false,
+            run_id: None,
+        }
     }
 
-    /// Run `scenario` on `world` ranks and see that all succeed.
-    pub(crate) fn all_succeed(scenario: &str, world: usize, patience: Duration) -> Vec<Outcome> {
-        let outcomes = Ranks::of(scenario, world).start().wait_all(patience);
+    /// Start the ranks of a scenario with what a launcher sets.
+    pub(crate) fn start(scenario: &str, world: usize) -> Self {
+        Ranks::of(scenario, world).start()
+    }
+
+    pub(crate) fn pid(&self, rank: usize) -> u32 {
+        self.processes[rank].pid()
+    }
+
+    /// As `kill -9`.
+    pub(crate) fn kill(&self, rank: usize) {
+        self.processes[rank].signal(Signal::Kill);
+    }
+
+    /// As `kill -STOP`.
+    pub(crate) fn stop(&self, rank: usize) {
+        self.processes[rank].signal(Signal::Stop);
+    }
+
+    /// As `kill -CONT`.
+    pub(crate) fn resume(&self, rank: usize) {
+        self.processes[rank].signal(Signal::Continue);
+    }
+
+    /// Let a rank go on that is in [`wait_for_go`](super::wait_for_go).
+    pub(crate) fn go(&mut self, rank: usize) {
+        self.processes[rank].say("go");
+    }
+
+    /// What a rank has reported under `key` so far.
+    pub(crate) fn reports(&self, rank: usize, key: &str) -> Vec<String> {
+        reports_in(&self.processes[rank].output(), key)
+    }
+
+    /// Wait until a rank has reported something under `key`; gives the latest.
+    pub(crate) fn wait_for_report(&mut self, rank: usize, key: &str, patience: Duration) -> String {
+        let end = Instant::now() + patience;
+        loop {
+            let ended = self.processes[rank].ended().is_some();
+            if ended {
+                self.processes[rank].read_to_the_end();
+            }
+            if let Some(value) = self.reports(rank, key).pop() {
+                return value;
+            }
+            if ended || Instant::now() >= end {
+                let when = if ended { "before it ended".to_string() } else { format!("within {patience:?}") };
+                self.fail(&format!("rank {rank} did not report {key:?} {when}"));
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    /// Wait until all ranks but `except` have ended; fails the test if they do not in time.
+    pub(crate) fn wait_others(&mut self, except: &[usize], patience: Duration) {
+        let end = Instant::now() + patience;
+        let mut awaited: Vec<usize> =
+            (0..self.processes.len()).filter(|rank| !except.contains(rank)).collect();
+        loop {
+            awaited.retain(|rank| self.processes[*rank].ended().is_none());
+            if awaited.is_empty() {
+                return;
+            }
+            if Instant::now() >= end {
+                self.fail(&format!("ranks {awaited:?} have not ended after {patience:?}"));
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    /// Wait until all have ended. If they do not in time all are killed and the test fails with what each said.
+    pub(crate) fn wait_all(mut self, patience: Duration) -> Vec<Outcome> {
+        self.wait_others(&[], patience);
+        let outcome = |(rank, process): (usize, &mut Process)| {
+            let (status, elapsed) = process.ended().expect("all have ended");
+            process.read_to_the_end();
+            Outcome { rank, status, output: process.output(), elapsed }
+        };
+        self.processes.iter_mut().enumerate().map(outcome).collect()
+    }
+
+    /// Wait until all have ended, and see that all succeeded.
+    pub(crate) fn all_succeed(mut self, patience: Duration) -> Vec<Outcome> {
+        let end = Instant::now() + patience;
+        // The first failure leaves the others waiting for one that will not come: end at once.
+        while self.processes.iter_mut().any(|process| process.ended().is_none()) {
+            let failed = self
+                .processes
+                .iter_mut()
+                .position(|process| process.ended().is_some_and(|(status, _)| !status.success()));
+            if let Some(rank) = failed {
+                std::thread::sleep(Duration::from_millis(200)); // What the others say of it is of interest.
+                self.fail(&format!("rank {rank} failed"));
+            }
+            if Instant::now() >= end {
+                break;
+            }
+            std::thread::sleep(LOOK);
+        }
+        let outcomes = self.wait_all(end.saturating_duration_since(Instant::now()));
         outcomes.iter().for_each(Outcome::assert_success);
         outcomes
     }
 
-    pub(crate) fn pid(&self, rank: usize) -> u32 {
-        self.ranks[rank].child.id()
-    }
-
-    pub(crate) fn kill(&mut self, rank: usize) {
-        self.ranks[rank].child.kill().expect("a child may be killed");
-    }
-
-    /// Let a rank go on that waits in [`super::wait_for_go`].
-    pub(crate) fn go(&mut self, rank: usize) {
-        let stdin = self.ranks[rank].child.stdin.as_mut().expect("is piped");
-        stdin.write_all(b"go\n").expect("the rank listens");
-    }
-
-    /// All that a rank has reported under `key` so far.
-    pub(crate) fn reports(&self, rank: usize, key: &str) -> Vec<String> {
-        reports_in(&self.ranks[rank].output(), key)
-    }
-
-    /// What a rank reports under `key`, once it does.
-    pub(crate) fn wait_for_report(&mut self, rank: usize, key: &str, patience: Duration) -> String {
-        let end = Instant::now() + patience;
-        loop {
-            if let Some(found) = self.reports(rank, key).pop() {
-                return found;
-            }
-            if Instant::now() >= end {
-                self.give_up(&format!("rank {rank} did not report {key:?} within {patience:?}"));
-            }
-            std::thread::sleep(LOOK_EVERY);
+    /// Fail the test with what every rank said. (The ranks are killed as the panic drops them.)
+    pub(crate) fn fail(&mut self, why: &str) -> ! {
+        let mut text = format!("{}: {why}", self.scenario);
+        for (rank, process) in self.processes.iter_mut().enumerate() {
+            let state = process.ended().map_or("running".to_string(), |(status, _)| describe_exit(status));
+            text += &format!("\n--- rank {rank} (pid {}): {state}\n{}", process.pid(), process.output());
         }
+        panic!("{text}");
+    }
+}
+
+impl Outcome {
+    /// What it reported under `key`, in order.
+    pub(crate) fn reports(&self, key: &str) -> Vec<String> {
+        reports_in(&self.output, key)
     }
 
-    /// Wait until all but `except` have ended; if that takes longer than `patience`, kill all and fail with what they wrote.
-    pub(crate) fn wait_others(&mut self, except: &[usize], patience: Duration) {
-        let end = Instant::now() + patience;
-        loop {
-            for rank in &mut self.ranks {
-                if rank.ended.is_none()
-                    && let Some(status) = rank.child.try_wait().expect("a child can be waited for")
-                {
-                    rank.ended = Some((status, rank.started.elapsed()));
-                }
-            }
-            let mut waited_for = self.ranks.iter().enumerate().filter(|(rank, _)| !except.contains(rank));
-            if waited_for.all(|(_, rank)| rank.ended.is_some()) {
-                return;
-            }
-            if Instant::now() >= end {
-                self.give_up(&format!("not all ranks ended within {patience:?}"));
-            }
-            std::thread::sleep(LOOK_EVERY);
-        }
+    /// Whether SIGKILL ended it.
+    pub(crate) fn was_killed(&self) -> bool {
+        self.status.signal() == Some(9)
     }
 
-    /// Wait until all have ended, as [`Ranks::wait_others`].
-    pub(crate) fn wait_all(mut self, patience: Duration) -> Vec<Outcome> {
-        self.wait_others(&[], patience);
-        let outcome = |(rank, process): (usize, &mut Rank)| {
-            for collector in process.collectors.drain(..) {
-                collector.join().expect("no collector panics");
-            }
-            let (status, elapsed) = process.ended.expect("has been waited for");
-            Outcome { rank, status, output: process.output(), elapsed }
-        };
-        self.ranks.iter_mut().enumerate().map(outcome).collect()
+    /// Fail the test unless the rank's scenario came to its end.
+    pub(crate) fn assert_success(&self) {
+        let end = describe_exit(self.status);
+        assert!(self.status.success(), "rank {} ended with {end}:\n{}", self.rank, self.output);
     }
+}
 
-    fn give_up(&mut self, why: &str) -> ! {
-        let mut text = String::new();
-        for (rank, process) in self.ranks.iter_mut().enumerate() {
-            let _ = process.child.kill();
-            text += &format!("rank {rank}: {:?}\n{}\n", process.ended, process.output());
-        }
-        panic!("{why}\n{text}");
-    }
+fn reports_in(output: &str, key: &str) -> Vec<String> {
+    let value = |line: &str| {
+        let (found, value) = line.strip_prefix("REPORT ")?.split_once(' ')?;
+        (found == key).then(|| value.to_string())
+    };
+    output.lines().filter_map(value).collect()
 }
