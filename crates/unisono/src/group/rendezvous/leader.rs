@@ -157,6 +157,8 @@ impl Gathering<'_> {
         };
         let Some(problem) = problem else {
             let rank = hello.rank;
+            // If it has gone by now, that is seen at the next look.
+            let _ = messages::send(&stranger, &Message::Seated, &[], Some(Instant::now()));
             self.guests[rank] = Some(Guest { connection: stranger, hello });
             return Ok(());
         };

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use unisono_os::socket::{Connection, SocketError};
+use unisono_os::socket::{Connection, Message as Packet, SocketError};
 
 use super::messages::{self, Message, Welcome};
 use super::{Invitation, Met, Own, Roster};
@@ -17,11 +17,10 @@ pub(super) fn join(
     invitation: &Invitation,
     before_handing_out: &mut dyn FnMut(BorrowedFd<'_>) -> Result<()>,
 ) -> Result<Met> {
-    let leader = find_leader(invitation)?;
+    let leader = take_seat(invitation)?;
     let say = |message: &Message, descriptors: &[BorrowedFd<'_>]| {
         messages::send(&leader, message, descriptors, invitation.deadline)
     };
-    say(&Message::Hello(invitation.hello()), &[]).map_err(invitation.socket_error("rank 0"))?;
     let welcome = expect(invitation, &leader, |message, _| match message {
         Message::Welcome(welcome) => Some(welcome),
         _ => None,
@@ -80,6 +79,27 @@ fn unpack(world: usize, pids: Vec<u32>, has_pidfd: &[bool], descriptors: Vec<Own
     Some(Roster { pids, memories, pidfds })
 }
 
+/// Find rank 0 and be heard by it. A rank 0 that was killed and is still dying listens, but hears nobody: whoever
+/// knocked there goes on looking for its successor.
+fn take_seat(invitation: &Invitation) -> Result<Connection> {
+    loop {
+        let leader = find_leader(invitation)?;
+        let hello = Message::Hello(invitation.hello());
+        match messages::send(&leader, &hello, &[], invitation.deadline) {
+            Ok(()) => {}
+            Err(SocketError::Closed) => continue,
+            Err(error) => return Err(invitation.socket_error("rank 0")(error)),
+        }
+        let received = invitation.receive(&leader, "rank 0", verdict_by(invitation))?;
+        let is_late = invitation.deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        if received.is_some() || is_late {
+            understood(invitation, received, |message, _| matches!(message, Message::Seated).then_some(()))?;
+            return Ok(leader);
+        }
+        std::thread::sleep(FIRST_PAUSE);
+    }
+}
+
 /// Knock at the abstract socket and at the socket file in turn until rank 0 opens.
 fn find_leader(invitation: &Invitation) -> Result<Connection> {
     let places = [invitation.meeting.abstract_address(), invitation.meeting.file_address()];
@@ -129,9 +149,21 @@ fn expect<T>(
     leader: &Connection,
     understand: impl FnOnce(Message, Vec<OwnedFd>) -> Option<T>,
 ) -> Result<T> {
-    // Rank 0 keeps the deadline for all: its verdict names the missing ranks, so it is given a moment more.
-    let deadline = invitation.deadline.and_then(|deadline| deadline.checked_add(Duration::from_secs(1)));
-    let received = invitation.receive(leader, "rank 0", deadline)?;
+    let received = invitation.receive(leader, "rank 0", verdict_by(invitation))?;
+    understood(invitation, received, understand)
+}
+
+/// Rank 0 keeps the deadline for all: its verdict names the missing ranks, so it is given a moment more.
+fn verdict_by(invitation: &Invitation) -> Option<Instant> {
+    invitation.deadline.and_then(|deadline| deadline.checked_add(Duration::from_secs(1)))
+}
+
+/// What rank 0 said, as `understand` takes it; or why it goes no further.
+fn understood<T>(
+    invitation: &Invitation,
+    received: Option<(Message, Packet)>,
+    understand: impl FnOnce(Message, Vec<OwnedFd>) -> Option<T>,
+) -> Result<T> {
     let (problem, missing) = match received {
         None => ("rank 0 left before the group was complete".to_string(), vec![]),
         Some((Message::Refused { problem, missing }, _)) => (problem, missing),

@@ -3,6 +3,7 @@
 //! ```text
 //!   rank r                         rank 0
 //!     Hello {who I am}        ──►           every rank, in any order
+//!                             ◄──  Seated              heard; or  Refused {why}
 //!                             ◄──  Welcome {what we agreed on}   or  Refused {why}
 //!     Memory + memfd, pidfd   ──►
 //!                             ◄──  Roster {pids} + all memfds, all pidfds
@@ -19,7 +20,7 @@ use unisono_os::socket::{Connection, Message as Packet, Received, SocketError};
 use crate::parameters::Parameters;
 
 /// Changes whenever a message or the layout of the memory does.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 const LONGEST: usize = 64 * 1024;
 
 /// Who a rank is and where it runs.
@@ -67,6 +68,8 @@ pub(crate) enum Message {
     Failed {
         problem: String,
     },
+    /// Rank 0 lives and has heard the hello; what it waits for now are the others.
+    Seated,
 }
 
 /// Send a message.
