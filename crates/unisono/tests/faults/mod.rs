@@ -15,6 +15,8 @@ macro_rules! named {
 pub(crate) mod system;
 
 use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use unisono::{Communicator, Error};
@@ -121,6 +123,47 @@ pub(crate) fn all_ended_with(outcomes: &[Outcome], except: &[usize], kind: &str,
         assert_eq!(ended.kind, kind, "rank {}: {}", outcome.rank, ended.text);
         assert_eq!(ended.ranks, ranks, "rank {}: {}", outcome.rank, ended.text);
         outcome.assert_success();
+    }
+}
+
+/// A name that no other test uses.
+pub(crate) fn fresh_name(what: &str) -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    format!("{what}-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Fail where the test cannot do what it is for.
+pub(crate) fn needs_root() {
+    assert_eq!(
+        unisono_os::process::uid(),
+        0,
+        "this test needs root: for other users, namespaces or control groups"
+    );
+}
+
+/// An empty directory, gone when dropped.
+pub(crate) struct Scratch(PathBuf);
+
+impl Scratch {
+    pub(crate) fn new(what: &str) -> Self {
+        let directory = std::env::temp_dir().join(fresh_name(&format!("unisono-{what}")));
+        std::fs::create_dir(&directory).expect("a new directory");
+        Scratch(directory)
+    }
+
+    pub(crate) fn path(&self) -> &str {
+        self.0.to_str().expect("a path in UTF-8")
+    }
+
+    pub(crate) fn entries(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(&self.0).expect("it is there").filter_map(Result::ok);
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0); // Nothing depends on it any more.
     }
 }
 

@@ -1,0 +1,147 @@
+//! What the ranks of these tests do: meet, prove that they have met, say so; or say why not.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use unisono::{Communicator, Exchange, ReduceOp, Result};
+use unisono_os::socket::{Address, Listener};
+
+use crate::faults::{system, tell, told};
+use crate::harness::{self, Builder, Ranks};
+
+/// Ranks that meet, use what they have, and end, or give up after `patience` seconds.
+pub(crate) fn meeting_of(world: usize, patience: &str) -> Builder {
+    Ranks::of("meet", world).env("UNISONO_RENDEZVOUS_TIMEOUT", patience).env("UNISONO_TIMEOUT", "10")
+}
+
+/// Rank: meet as the environment says.
+pub(crate) fn meet() {
+    std::thread::sleep(Duration::from_millis(number("LATE_MS")));
+    say_how_it_went(Communicator::from_env());
+}
+
+/// Rank: meet and stay until the test says go.
+pub(crate) fn meet_and_stay() {
+    let held = vec![1u8; number("HELD_BYTES") as usize];
+    match Communicator::from_env() {
+        Ok(comm) => {
+            comm.barrier().expect("all are there");
+            harness::report("met", &held.len().to_string());
+            harness::wait_for_go();
+            prove(&comm);
+            harness::report("proved", "yes");
+        }
+        Err(error) => tell(&error),
+    }
+}
+
+/// Rank: meet through an exchange that hands round what the test says, as the user that the test says.
+pub(crate) fn meet_by_exchange() {
+    if let Ok(user) = std::env::var("AS_USER") {
+        system::become_user(user.parse().expect("a user's number"));
+    }
+    let exchange = Files {
+        directory: std::env::var_os("EXCHANGE").map(PathBuf::from),
+        rank: number("RANK") as usize,
+        world: number("WORLD_SIZE") as usize,
+        drawn: told("DRAWN").into_bytes(),
+    };
+    let builder = Communicator::builder().rank(exchange.rank).world_size(exchange.world).exchange(exchange);
+    say_how_it_went(builder.connect());
+}
+
+/// An exchange through a directory; without one, what the test had decided on beforehand.
+struct Files {
+    directory: Option<PathBuf>,
+    rank: usize,
+    world: usize,
+    drawn: Vec<u8>,
+}
+
+impl Exchange for Files {
+    fn all_gather(&mut self, bytes: &[u8]) -> std::result::Result<Vec<Vec<u8>>, String> {
+        if self.drawn == b"fail" {
+            return Err("the exchange is out of order".to_string());
+        }
+        let Some(directory) = &self.directory else {
+            let entries = if self.drawn == b"too few" { 1 } else { self.world };
+            return Ok(vec![self.drawn.clone(); entries]);
+        };
+        let place = |rank: usize| directory.join(rank.to_string());
+        let draft = directory.join(format!("draft-{}", self.rank));
+        std::fs::write(&draft, bytes)
+            .and_then(|()| std::fs::rename(&draft, place(self.rank)))
+            .map_err(|e| e.to_string())?;
+        let until = Instant::now() + Duration::from_secs(10);
+        let read = |rank| loop {
+            match std::fs::read(place(rank)) {
+                Err(error) if Instant::now() >= until => return Err(error.to_string()),
+                Err(_) => std::thread::sleep(Duration::from_millis(1)),
+                Ok(bytes) => return Ok(bytes),
+            }
+        };
+        (0..self.world).map(read).collect()
+    }
+}
+
+/// Rank: take the name that a group of this drawn name would meet under, as another user, and say nothing to anybody.
+pub(crate) fn squat() {
+    system::become_user(number("AS_USER") as u32);
+    let name = Address::Abstract(format!("unisono/{}", hash_of_drawn(told("DRAWN").as_bytes())).into_bytes());
+    let _listener = Listener::bind(&name).expect("the name is free");
+    harness::report("squats", "yes");
+    harness::wait_for_go();
+}
+
+/// The name's hash, as the library makes it: 128 bits of FNV-1a over the hexadecimal text's length and bytes.
+fn hash_of_drawn(drawn: &[u8]) -> String {
+    let text: String = drawn.iter().map(|byte| format!("{byte:02x}")).collect();
+    let bytes = text.len().to_le_bytes().into_iter().chain(text.bytes());
+    let basis = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d_u128;
+    let prime = 0x0000_0000_0100_0000_0000_0000_0000_013b_u128;
+    format!("{:032x}", bytes.fold(basis, |state, byte| (state ^ u128::from(byte)).wrapping_mul(prime)))
+}
+
+/// A number that the test or a launcher put into the environment, or 0.
+fn number(name: &str) -> u64 {
+    std::env::var(name).map_or(0, |value| value.parse().expect("a number"))
+}
+
+fn say_how_it_went(met: Result<Communicator>) {
+    match met {
+        Ok(comm) => {
+            prove(&comm);
+            harness::report("met", &format!("{:?}", comm.parameters()));
+        }
+        Err(error) => tell(&error),
+    }
+}
+
+/// One operation of every family, small and in several chunks, with the right results.
+fn prove(comm: &Communicator) {
+    let (rank, world) = (comm.rank(), comm.world_size());
+    let expected = (world * (world + 1) / 2) as f32;
+    for count in [1, 100, 300_000] {
+        let mut sum = vec![rank as f32 + 1.0; count];
+        comm.all_reduce(&mut sum, ReduceOp::Sum).expect("the sum of all");
+        assert!(sum.iter().all(|found| *found == expected), "{count} elements: {:?}", &sum[..1]);
+        let mut data = vec![if rank == world - 1 { 7u16 } else { 0 }; count];
+        comm.broadcast(&mut data, world - 1).expect("the last rank's data");
+        assert!(data.iter().all(|found| *found == 7), "{count} elements");
+        let mut all = vec![0u64; count * world];
+        comm.all_gather(&vec![rank as u64; count], &mut all).expect("all data");
+        assert!(
+            all.chunks(count)
+                .enumerate()
+                .all(|(from, block)| block.iter().all(|found| *found == from as u64))
+        );
+        if rank == 0 && world > 1 {
+            comm.send(&vec![9u8; count], 1).expect("rank 1 receives");
+        } else if rank == 1 {
+            let mut received = vec![0u8; count];
+            comm.recv(&mut received, 0).expect("rank 0 sends");
+            assert!(received.iter().all(|found| *found == 9), "{count} elements");
+        }
+    }
+    comm.barrier().expect("all are still there");
+}
