@@ -87,6 +87,8 @@ pub fn prefetch_for_write(pointer: *const u8, bytes: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::arch::kernels;
+    use crate::isa::Isa;
 
     const GUARD: usize = 8;
 
