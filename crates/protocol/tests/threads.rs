@@ -99,6 +99,7 @@ fn records_are_read_whole() {
     records::a_call_record_is_read_whole(STEPS, STEPS);
     for _ in 0..RUNS {
         records::the_newest_call_is_read_whole(5);
+        records::a_cause_is_read_whole_at_any_moment();
         records::the_first_cause_stands(records::Stopping::InTurn);
     }
 }

@@ -8,38 +8,43 @@ use crate::scenarios::{barrier, broadcast, migrate, swap, window};
 
 #[test]
 fn two_spinning_ranks_meet_twice() {
-    explore(2, || barrier::spinning_ranks_meet(2, 2));
+    explore(3, || barrier::spinning_ranks_meet(2, 2));
 }
 
 #[test]
 fn three_spinning_ranks_meet() {
-    explore_some(2, || barrier::hurried_ranks_meet(3, 1));
+    explore_some(3, || barrier::hurried_ranks_meet(3, 1));
 }
 
 #[test]
 fn two_sleeping_ranks_meet_twice() {
-    explore(2, || barrier::sleeping_ranks_meet(2, 2));
+    explore(3, || barrier::sleeping_ranks_meet(2, 2));
+}
+
+#[test]
+fn three_sleeping_ranks_meet() {
+    explore(2, || barrier::sleeping_ranks_meet(3, 1));
 }
 
 #[test]
 fn swap_needs_no_acknowledgement_where_both_read() {
     // Without the space rule even: what a rank overwrites it has itself read.
-    explore(2, || swap::two_ranks_swap(&[Writers::Both; 3], Space::Ignored));
+    explore(3, || swap::two_ranks_swap(&[Writers::Both; 3], Space::Ignored));
 }
 
 #[test]
 fn swap_with_the_space_rule_where_both_read() {
-    explore(2, || swap::two_ranks_swap(&[Writers::Both; 3], Space::Kept));
+    explore(3, || swap::two_ranks_swap(&[Writers::Both; 3], Space::Kept));
 }
 
 #[test]
 fn swap_where_one_side_writes() {
-    explore(2, || swap::two_ranks_swap(&[Writers::Only(0); 4], Space::Kept));
+    explore(3, || swap::two_ranks_swap(&[Writers::Only(0); 4], Space::Kept));
 }
 
 #[test]
 fn swap_where_the_writer_changes() {
-    explore(2, || {
+    explore(3, || {
         swap::two_ranks_swap(
             &[Writers::Only(0), Writers::Only(1), Writers::Both, Writers::Only(0)],
             Space::Kept,
@@ -49,17 +54,17 @@ fn swap_where_the_writer_changes() {
 
 #[test]
 fn migrate_to_all() {
-    explore(2, || migrate::two_ranks_migrate(2, Wanted::ByAll, Space::Kept));
+    explore(3, || migrate::two_ranks_migrate(2, Wanted::ByAll, Space::Kept));
 }
 
 #[test]
 fn migrate_to_a_root_while_the_other_runs_ahead() {
-    explore(2, || migrate::two_ranks_migrate(2, Wanted::ByRoot(0), Space::Kept));
+    explore(3, || migrate::two_ranks_migrate(2, Wanted::ByRoot(0), Space::Kept));
 }
 
 #[test]
 fn broadcast_to_one_reader() {
-    explore(2, || broadcast::root_runs_ahead(1, 3, Space::Kept));
+    explore(3, || broadcast::root_runs_ahead(1, 3, Space::Kept));
 }
 
 #[test]
@@ -69,15 +74,15 @@ fn broadcast_to_two_readers() {
 
 #[test]
 fn messages_through_a_window_of_one_line() {
-    explore(2, || window::spinning_transfer(1, &[1, 1], Space::Kept));
+    explore(3, || window::spinning_transfer(1, &[1, 1], Space::Kept));
 }
 
 #[test]
 fn a_message_larger_than_its_window_of_two_lines() {
-    explore(2, || window::spinning_transfer(2, &[1, 3], Space::Kept));
+    explore(3, || window::spinning_transfer(2, &[1, 3], Space::Kept));
 }
 
 #[test]
 fn both_sides_of_a_window_asleep() {
-    explore(2, || window::sleeping_transfer(1, &[1, 1]));
+    explore(3, || window::sleeping_transfer(1, &[1, 1]));
 }

@@ -179,68 +179,68 @@ fn the_abort_wakes(flaw: Flaw) {
 
 #[test]
 fn the_copy_is_sound_without_a_flaw() {
-    explore(2, || data_travels(Flaw::None));
-    explore(2, || the_cause_travels(Flaw::None));
-    explore(2, || the_step_wakes(Flaw::None));
-    explore(2, || the_abort_wakes(Flaw::None));
+    explore(3, || data_travels(Flaw::None));
+    explore(3, || the_cause_travels(Flaw::None));
+    explore(3, || the_step_wakes(Flaw::None));
+    explore(3, || the_abort_wakes(Flaw::None));
 }
 
 #[test]
 #[should_panic(expected = "Causality violation")]
 fn a_relaxed_publish_is_caught() {
-    explore(2, || data_travels(Flaw::PublishIsRelaxed));
+    explore(3, || data_travels(Flaw::PublishIsRelaxed));
 }
 
 #[test]
 #[should_panic(expected = "Causality violation")]
 fn a_relaxed_look_is_caught() {
-    explore(2, || data_travels(Flaw::LookIsRelaxed));
+    explore(3, || data_travels(Flaw::LookIsRelaxed));
 }
 
 #[test]
 #[should_panic(expected = "Causality violation")]
 fn a_relaxed_abort_is_caught() {
-    explore(2, || the_cause_travels(Flaw::AbortIsRelaxed));
+    explore(3, || the_cause_travels(Flaw::AbortIsRelaxed));
 }
 
 #[test]
 #[should_panic(expected = "Causality violation")]
 fn a_publisher_that_passes_the_cause_not_on_is_caught() {
-    explore(2, || the_cause_travels(Flaw::PublisherPassesNothingOn));
+    explore(3, || the_cause_travels(Flaw::PublisherPassesNothingOn));
 }
 
 #[test]
 #[should_panic(expected = "deadlock")]
 fn an_abort_that_is_not_put_back_is_caught() {
-    explore(2, || the_abort_wakes(Flaw::AbortIsNotPutBack));
+    explore(3, || the_abort_wakes(Flaw::AbortIsNotPutBack));
 }
 
 #[test]
 #[should_panic(expected = "deadlock")]
 fn waking_before_the_abort_is_back_is_caught() {
-    explore(2, || the_abort_wakes(Flaw::WakesBeforePuttingBack));
+    explore(3, || the_abort_wakes(Flaw::WakesBeforePuttingBack));
 }
 
 #[test]
 #[should_panic(expected = "deadlock")]
 fn waking_only_the_sleepers_it_saw_is_caught() {
-    explore(2, || the_abort_wakes(Flaw::WakesOnlyTheSleepersItSaw));
+    explore(3, || the_abort_wakes(Flaw::WakesOnlyTheSleepersItSaw));
 }
 
 #[test]
 #[should_panic(expected = "deadlock")]
 fn a_silent_publish_is_caught() {
-    explore(2, || the_step_wakes(Flaw::PublishIsSilent));
+    explore(3, || the_step_wakes(Flaw::PublishIsSilent));
 }
 
 #[test]
 #[should_panic(expected = "deadlock")]
 fn a_silent_abort_is_caught() {
-    explore(2, || the_abort_wakes(Flaw::AbortIsSilent));
+    explore(3, || the_abort_wakes(Flaw::AbortIsSilent));
 }
 
 #[test]
 #[should_panic(expected = "deadlock")]
 fn a_sleeper_that_announces_blindly_is_caught() {
-    explore(2, || the_step_wakes(Flaw::AnnouncesBlindly));
+    explore(3, || the_step_wakes(Flaw::AnnouncesBlindly));
 }

@@ -13,31 +13,31 @@ use crate::scenarios::{broadcast, migrate, swap, window, words};
 #[test]
 #[should_panic(expected = "of step 1")]
 fn a_fingerprint_overwritten_too_early() {
-    explore(2, || words::fingerprint_slots_are_reused_after_all_have_passed(5, Space::Ignored));
+    explore(3, || words::fingerprint_slots_are_reused_after_all_have_passed(5, Space::Ignored));
 }
 
 #[test]
 #[should_panic(expected = "Causality violation")]
 fn a_swap_region_overwritten_before_it_was_read() {
-    explore(2, || swap::two_ranks_swap(&[Writers::Only(0); 3], Space::Ignored));
+    explore(3, || swap::two_ranks_swap(&[Writers::Only(0); 3], Space::Ignored));
 }
 
 #[test]
 #[should_panic(expected = "Causality violation")]
 fn a_migrate_slot_overwritten_before_it_was_reduced() {
-    explore(2, || migrate::two_ranks_migrate(2, Wanted::ByRoot(0), Space::Ignored));
+    explore(3, || migrate::two_ranks_migrate(2, Wanted::ByRoot(0), Space::Ignored));
 }
 
 #[test]
 #[should_panic(expected = "Causality violation")]
 fn a_broadcast_buffer_overwritten_before_it_was_read() {
-    explore(2, || broadcast::root_runs_ahead(1, 3, Space::Ignored));
+    explore(3, || broadcast::root_runs_ahead(1, 3, Space::Ignored));
 }
 
 #[test]
 #[should_panic(expected = "Causality violation")]
 fn a_window_line_overwritten_before_it_was_read() {
-    explore(2, || window::spinning_transfer(1, &[1, 1], Space::Ignored));
+    explore(3, || window::spinning_transfer(1, &[1, 1], Space::Ignored));
 }
 
 /// The second of two threads is told that a cause stands while the first is still writing it: if it sets ABORT then,
@@ -45,5 +45,5 @@ fn a_window_line_overwritten_before_it_was_read() {
 #[test]
 #[should_panic(expected = "whoever sees ABORT finds a cause")]
 fn two_threads_that_stop_the_group_at_once() {
-    explore(2, || records::the_first_cause_stands(Stopping::AtOnce));
+    explore(3, || records::the_first_cause_stands(Stopping::AtOnce));
 }

@@ -11,7 +11,7 @@ fn a_step_that_is_seen_brings_its_data_and_its_fingerprint() {
 
 #[test]
 fn a_fingerprint_stays_until_all_have_passed_its_step() {
-    explore(2, || words::fingerprint_slots_are_reused_after_all_have_passed(5, Space::Kept));
+    explore(3, || words::fingerprint_slots_are_reused_after_all_have_passed(5, Space::Kept));
 }
 
 #[test]
@@ -21,7 +21,7 @@ fn a_sleeper_is_woken() {
 
 #[test]
 fn two_sleepers_on_one_word_are_both_woken() {
-    explore(2, || words::no_wake_up_is_lost(2, 1));
+    explore(3, || words::no_wake_up_is_lost(2, 1));
 }
 
 #[test]
@@ -35,6 +35,11 @@ fn the_newest_call_is_never_read_torn() {
 }
 
 #[test]
+fn half_a_cause_is_never_read() {
+    explore(3, records::a_cause_is_read_whole_at_any_moment);
+}
+
+#[test]
 fn of_two_causes_the_first_stands_and_is_read_whole() {
-    explore(2, || records::the_first_cause_stands(records::Stopping::InTurn));
+    explore(3, || records::the_first_cause_stands(records::Stopping::InTurn));
 }

@@ -45,6 +45,18 @@ pub(crate) fn the_newest_call_is_read_whole(calls: u64) {
     assert_eq!(latest.newest(), Some((calls * RECORDS, [calls * RECORDS; 4], false)));
 }
 
+/// A peer that was stopped for another reason reads a cause while it is being written: it has all of it or none.
+pub(crate) fn a_cause_is_read_whole_at_any_moment() {
+    let cause = Arc::new(CauseRecord::default());
+    let writer = cause.clone();
+    let writer = spawn(move || assert!(writer.write(7, &[7; 12]), "nobody else writes"));
+    if let Some(found) = cause.read() {
+        assert_eq!(found, (7, [7; 12]), "half a cause");
+    }
+    join_all([writer]);
+    assert_eq!(cause.read(), Some((7, [7; 12])));
+}
+
 /// Whether the threads of one rank that stop the group take turns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stopping {
