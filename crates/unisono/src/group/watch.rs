@@ -207,7 +207,10 @@ fn watch(shared: &Shared, waker: &Waker, mut lifelines: Vec<Lifeline>, mut door:
         if let Some(door) = &door {
             descriptors.extend(door.descriptors());
         }
-        let ready = match poll::until_readable(&descriptors, None) {
+        let doors = descriptors.len();
+        descriptors.extend(door.iter().flat_map(Door::latecomers));
+        let patience = door.as_ref().and_then(Door::patience_ends);
+        let ready = match poll::until_readable(&descriptors, patience) {
             Ok(ready) => ready,
             Err(error) => {
                 tracing::error!(%error, "the watcher cannot wait any more: deaths may be noticed late");
@@ -217,10 +220,8 @@ fn watch(shared: &Shared, waker: &Waker, mut lifelines: Vec<Lifeline>, mut door:
         if ready[0].any() {
             waker.drain();
         }
-        if ready[lines..].iter().any(|ready| ready.any())
-            && let Some(open) = &mut door
-            && !open.turn_away()
-        {
+        let knocked = ready[lines..doors].iter().any(|ready| ready.any());
+        if door.as_mut().is_some_and(|door| !door.turn_away(knocked)) {
             door = None;
         }
         let mut at = 1;

@@ -19,8 +19,9 @@ const PATIENCE_WITH_HOLDER: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(20);
 /// How long a holder of the name may think about its answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
-/// How long a latecomer may take to say its first word.
+/// How long a latecomer may take to say its first word, and how many are heard out at once.
 const HEAR_OUT_FOR: Duration = Duration::from_millis(100);
+const MOST_HEARD_OUT: usize = 64;
 
 /// Rank 0's listening sockets.
 #[derive(Debug)]
@@ -32,6 +33,8 @@ pub(crate) struct Door {
     file_at: Option<Instant>,
     /// What latecomers are told.
     full: String,
+    /// Latecomers who have not said anything yet, and how long they are waited for.
+    latecomers: Vec<(Connection, Instant)>,
 }
 
 impl Door {
@@ -62,6 +65,7 @@ impl Door {
             file_address: invitation.meeting.file_address(),
             file_at: Some(if wants_file_now { Instant::now() } else { Instant::now() + FILE_AFTER }),
             full: String::new(),
+            latecomers: Vec::new(),
         };
         let made = door.make_file_if_due();
         if wants_file_now {
@@ -105,21 +109,36 @@ impl Door {
             .collect()
     }
 
-    /// Tell whoever waits outside that the group is complete. Returns whether the door still works.
-    pub(crate) fn turn_away(&mut self) -> bool {
-        let guests = self.let_in();
-        for guest in &guests {
-            hear_out(guest);
-            refuse(guest, &self.full, &[]);
-        }
-        // A listener that is readable and yet lets nobody in would wake the watcher for ever.
-        !guests.is_empty()
+    /// When the patience with the longest-waiting latecomer ends.
+    pub(crate) fn patience_ends(&self) -> Option<Instant> {
+        self.latecomers.first().map(|(_, until)| *until)
     }
-}
 
-/// Take what somebody said, if it says anything soon: closing a socket on unread words would lose our answer, too.
-fn hear_out(guest: &Connection) {
-    let _ = messages::receive(guest, Some(Instant::now() + HEAR_OUT_FOR));
+    /// Those latecomers who may say something any moment.
+    pub(crate) fn latecomers(&self) -> Vec<BorrowedFd<'_>> {
+        self.latecomers.iter().map(|(guest, _)| guest.as_fd()).collect()
+    }
+
+    /// Tell whoever has come late that the group is complete; never waits. `knocked` says that somebody stands outside.
+    /// Returns whether the door still works.
+    pub(crate) fn turn_away(&mut self, knocked: bool) -> bool {
+        let now = Instant::now();
+        let come = if knocked { self.let_in() } else { Vec::new() };
+        // A listener that is readable and yet lets nobody in would wake the watcher for ever.
+        let works = !knocked || !come.is_empty();
+        self.latecomers.extend(come.into_iter().map(|guest| (guest, now + HEAR_OUT_FOR)));
+        let too_many = self.latecomers.len().saturating_sub(MOST_HEARD_OUT);
+        for (index, (guest, until)) in std::mem::take(&mut self.latecomers).into_iter().enumerate() {
+            // What it says is taken first: closing a socket on unread words would lose our answer, too.
+            let is_silent = messages::receive(&guest, Some(now)).is_err_and(|error| error.is_timed_out());
+            if is_silent && now < until && index >= too_many {
+                self.latecomers.push((guest, until));
+            } else {
+                refuse(&guest, &self.full, &[]);
+            }
+        }
+        works
+    }
 }
 
 /// Tell somebody why it cannot take part. It may have gone already, which is as good.
