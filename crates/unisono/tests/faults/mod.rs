@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use unisono::{Communicator, Error};
+use unisono_os::socket::Address;
 
 use crate::harness::{self, Outcome};
 
@@ -165,6 +166,18 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0); // Nothing depends on it any more.
     }
+}
+
+/// The socket under which a group meets whose ranks got this name from an exchange: the library's own rule, said again
+/// so that a test can be there before the ranks are.
+pub(crate) fn abstract_name(drawn: &[u8]) -> Address {
+    let text: String = drawn.iter().map(|byte| format!("{byte:02x}")).collect();
+    let bytes = text.len().to_le_bytes().into_iter().chain(text.bytes());
+    // 128 bits of FNV-1a.
+    let basis = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d_u128;
+    let prime = 0x0000_0000_0100_0000_0000_0000_0000_013b_u128;
+    let hash = bytes.fold(basis, |state, byte| (state ^ u128::from(byte)).wrapping_mul(prime));
+    Address::Abstract(format!("unisono/{hash:032x}").into_bytes())
 }
 
 /// Print a measured number where a person looks at it.

@@ -6,7 +6,8 @@
 
 #![allow(unsafe_code)]
 
-use std::ffi::{c_int, c_long, c_ulong};
+use std::ffi::{c_char, c_int, c_long, c_uint, c_ulong};
+use std::os::fd::{FromRawFd, OwnedFd};
 
 unsafe extern "C" {
     safe fn fork() -> c_int;
@@ -14,6 +15,7 @@ unsafe extern "C" {
     safe fn close(descriptor: c_int) -> c_int;
     safe fn setuid(user: u32) -> c_int;
     safe fn alarm(seconds: u32) -> u32;
+    fn memfd_create(name: *const c_char, flags: c_uint) -> c_int;
     fn waitpid(process: c_int, status: *mut c_int, options: c_int) -> c_int;
     fn prctl(option: c_int, ...) -> c_int;
     fn syscall(number: c_long, ...) -> c_long;
@@ -52,6 +54,16 @@ pub(crate) fn exit_code_of(child: u32) -> Option<i32> {
 /// Become another user for good.
 pub(crate) fn become_user(user: u32) {
     assert_eq!(setuid(user), 0, "changing the user needs root: run these tests as root");
+}
+
+/// Anonymous memory that can still be cut off: sealing is allowed, and was not done.
+pub(crate) fn memory_without_seals() -> OwnedFd {
+    const ALLOW_SEALING: c_uint = 2;
+    // SAFETY: the name is a string that ends in a zero byte.
+    let descriptor = unsafe { memfd_create(c"unsealed".as_ptr(), ALLOW_SEALING) };
+    assert!(descriptor >= 0, "anonymous memory can be made");
+    // SAFETY: the descriptor was made above and belongs to nobody else.
+    unsafe { OwnedFd::from_raw_fd(descriptor) }
 }
 
 /// One instruction of a filter on system calls, as the kernel lays it out.

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use unisono::{Communicator, Exchange, ReduceOp, Result};
-use unisono_os::socket::{Address, Listener};
+use unisono_os::socket::Listener;
 
-use crate::faults::{system, tell, told};
+use crate::faults::{abstract_name, system, tell, told};
 use crate::harness::{self, Builder, Ranks};
 
 /// Ranks that meet, use what they have, and end, or give up after `patience` seconds.
@@ -87,19 +87,10 @@ impl Exchange for Files {
 /// Rank: take the name that a group of this drawn name would meet under, as another user, and say nothing to anybody.
 pub(crate) fn squat() {
     system::become_user(number("AS_USER") as u32);
-    let name = Address::Abstract(format!("unisono/{}", hash_of_drawn(told("DRAWN").as_bytes())).into_bytes());
+    let name = abstract_name(told("DRAWN").as_bytes());
     let _listener = Listener::bind(&name).expect("the name is free");
     harness::report("squats", "yes");
     harness::wait_for_go();
-}
-
-/// The name's hash, as the library makes it: 128 bits of FNV-1a over the hexadecimal text's length and bytes.
-fn hash_of_drawn(drawn: &[u8]) -> String {
-    let text: String = drawn.iter().map(|byte| format!("{byte:02x}")).collect();
-    let bytes = text.len().to_le_bytes().into_iter().chain(text.bytes());
-    let basis = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d_u128;
-    let prime = 0x0000_0000_0100_0000_0000_0000_0000_013b_u128;
-    format!("{:032x}", bytes.fold(basis, |state, byte| (state ^ u128::from(byte)).wrapping_mul(prime)))
 }
 
 /// A number that the test or a launcher put into the environment, or 0.
