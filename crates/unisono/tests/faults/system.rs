@@ -81,9 +81,17 @@ struct Program {
     instructions: *const Instruction,
 }
 
-/// From now on the calling thread is killed, with its process, when it makes system call `number`. There is no way
-/// back.
-pub(crate) fn kill_on_system_call(number: u32) {
+/// Calls by which a thread waits, offers its processor to others or wakes somebody: `futex`, `futex_waitv`,
+/// `sched_yield`, `nanosleep`, `clock_nanosleep`, `poll`, `ppoll`, `epoll_wait`, `epoll_pwait`, `recvmsg`, `sendmsg`.
+#[cfg(target_arch = "x86_64")]
+const WAITS_AND_WAKES: [u32; 11] = [202, 449, 24, 35, 230, 7, 271, 232, 281, 47, 46];
+/// The same, where some have been left out of the newer architectures.
+#[cfg(target_arch = "aarch64")]
+const WAITS_AND_WAKES: [u32; 8] = [98, 449, 124, 101, 115, 73, 22, 212];
+
+/// From now on the calling thread is killed, with its process, when it makes a system call that waits for somebody or
+/// wakes somebody. There is no way back.
+pub(crate) fn kill_on_waits_and_wakes() {
     const NO_NEW_PRIVILEGES: c_int = 38;
     const LOAD_NUMBER: u16 = 0x20; // the word at an offset of the call's description; its number lies at 0
     const JUMP_IF_EQUAL: u16 = 0x15;
@@ -95,12 +103,14 @@ pub(crate) fn kill_on_system_call(number: u32) {
     const SECCOMP: c_long = 317;
     #[cfg(target_arch = "aarch64")]
     const SECCOMP: c_long = 277;
-    let filter = [
-        Instruction { code: LOAD_NUMBER, if_true: 0, if_false: 0, operand: 0 },
-        Instruction { code: JUMP_IF_EQUAL, if_true: 0, if_false: 1, operand: number },
-        Instruction { code: RETURN, if_true: 0, if_false: 0, operand: KILL_PROCESS },
-        Instruction { code: RETURN, if_true: 0, if_false: 0, operand: ALLOW },
-    ];
+    let step = |code, operand| Instruction { code, if_true: 0, if_false: 0, operand };
+    let mut filter = vec![step(LOAD_NUMBER, 0)];
+    for (index, number) in WAITS_AND_WAKES.into_iter().enumerate() {
+        // Over the calls that are left and over the instruction that allows.
+        let to_the_end = (WAITS_AND_WAKES.len() - index) as u8;
+        filter.push(Instruction { if_true: to_the_end, ..step(JUMP_IF_EQUAL, number) });
+    }
+    filter.extend([step(RETURN, ALLOW), step(RETURN, KILL_PROCESS)]);
     let program = Program { length: filter.len() as u16, instructions: filter.as_ptr() };
     // SAFETY: takes numbers only.
     let prepared =
@@ -109,10 +119,3 @@ pub(crate) fn kill_on_system_call(number: u32) {
     let installed = unsafe { syscall(SECCOMP, SET_FILTER, 0 as c_long, &raw const program) };
     assert_eq!((prepared, installed), (0, 0), "a filter on system calls can be installed");
 }
-
-/// The number of `futex`.
-#[cfg(target_arch = "x86_64")]
-pub(crate) const FUTEX: u32 = 202;
-/// The number of `futex`.
-#[cfg(target_arch = "aarch64")]
-pub(crate) const FUTEX: u32 = 98;
