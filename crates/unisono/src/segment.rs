@@ -68,7 +68,7 @@ impl Segment {
     fn create_named_zeroed(name: &str, bytes: usize) -> Result<Segment> {
         let total =
             bytes.checked_add(HEADER_BYTES).ok_or_else(|| problem(name, "its size does not fit memory"))?;
-        check_headroom(name, total)?;
+        check_headroom(&format!("segment {name}"), total)?;
         let memory = named::create_exclusive(name, total).map_err(|error| problem(name, error))?;
         let made = Segment::map(name, memory, HEADER_BYTES, bytes).and_then(|segment| {
             match segment.mapping.populate() {
@@ -115,7 +115,7 @@ impl Segment {
     /// # Errors
     /// [`Error::OutOfMemory`] or [`Error::Os`] if there is no memory or no descriptor.
     pub fn create_anonymous(bytes: usize) -> Result<Segment> {
-        check_headroom("anonymous", bytes)?;
+        check_headroom("an anonymous segment", bytes)?;
         let memory =
             memfd::create_sealed("unisono-segment", bytes).map_err(Error::os("making shared memory"))?;
         Segment::map("anonymous", memory, 0, bytes)
@@ -269,7 +269,7 @@ pub(crate) fn check_headroom(what: &str, bytes: usize) -> Result<()> {
         return Ok(());
     }
     Err(Error::OutOfMemory {
-        what: format!("segment {what}"),
+        what: what.to_string(),
         needed: bytes as u64,
         available: headroom.bytes,
         limited_by: headroom.limited_by,

@@ -32,6 +32,7 @@ use crate::group::layout::Layout;
 use crate::group::members::{Members, Situation};
 use crate::group::shared_memory::SharedMemory;
 use crate::parameters::Parameters;
+use crate::segment::check_headroom;
 use messages::{Hello, Message, Welcome};
 use name::Meeting;
 
@@ -153,6 +154,8 @@ impl Invitation {
     ) -> Result<Own> {
         let layout = Arc::new(Layout::new(self.world, &welcome.parameters)?);
         let bytes = layout.total();
+        // Rank 0 has compared the sum already, if it is what it should be.
+        check_headroom(&format!("the memory of rank {}", self.rank), bytes)?;
         let memory = memfd::create_sealed("unisono", bytes).map_err(Error::os("making shared memory"))?;
         let mapping = Mapping::shared(memory.as_fd(), 0, bytes, Access::ReadWrite)
             .map_err(Error::os("mapping this rank's memory"))?;
