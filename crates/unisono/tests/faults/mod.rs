@@ -15,7 +15,7 @@ macro_rules! named {
 pub(crate) mod system;
 
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -165,6 +165,43 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0); // Nothing depends on it any more.
+    }
+}
+
+/// A control group that limits memory, gone when dropped.
+pub(crate) struct MemoryGroup {
+    directory: PathBuf,
+}
+
+impl MemoryGroup {
+    pub(crate) fn new(limit: u64) -> Self {
+        needs_root();
+        let name = fresh_name("unisono-test");
+        let kinds = [("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")];
+        for (root, file) in kinds {
+            let directory = Path::new(root).join(&name);
+            let made = std::fs::create_dir(&directory).is_ok();
+            if made && std::fs::write(directory.join(file), limit.to_string()).is_ok() {
+                return MemoryGroup { directory };
+            }
+            let _ = std::fs::remove_dir(&directory); // There is none, or none that limits memory.
+        }
+        panic!("no control group that limits memory can be made here, neither version 1 nor 2: {kinds:?}");
+    }
+
+    pub(crate) fn path(&self) -> String {
+        self.directory.display().to_string()
+    }
+
+    /// A script for `sh -c` that enters the group and then runs its first argument.
+    pub(crate) fn enter_and_run(&self) -> String {
+        format!("echo $$ > {}/cgroup.procs && exec \"$0\"", self.path())
+    }
+}
+
+impl Drop for MemoryGroup {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir(&self.directory); // A failing test may have left processes in it.
     }
 }
 

@@ -6,16 +6,20 @@ use unisono::Parameters;
 use unisono_os::memfd;
 use unisono_os::socket::{Connection, Listener};
 
-use crate::faults::{Ended, PATIENCE, abstract_name, ended, fresh_name};
+use crate::faults::{Ended, MemoryGroup, PATIENCE, abstract_name, ended, fresh_name};
 use crate::wire::{Message, Welcome, header, hear, memory_bytes, memory_with, say, soon, under};
 
 const NONCE: u64 = 77;
 
 /// Let a real rank 1 meet what `fake` does with its connection; give the error that rank 1 ends with.
 fn against_rank_1(fake: impl FnOnce(&Connection)) -> Ended {
+    against_rank_1_started_through(&[], fake)
+}
+
+fn against_rank_1_started_through(command: &[&str], fake: impl FnOnce(&Connection)) -> Ended {
     let drawn = fresh_name("leader");
     let listener = Listener::bind(&abstract_name(drawn.as_bytes())).expect("the name is free");
-    let ranks = under(&drawn, 2, "1.5").without(0).start();
+    let ranks = under(&drawn, 2, "1.5").without(0).wrapped(1, command).start();
     let connection = listener.accept(soon()).expect("rank 1 comes");
     assert!(matches!(hear(&connection), Some((Message::Hello(_), _))));
     fake(&connection);
@@ -118,6 +122,21 @@ pub(crate) fn a_rank_0_that_breaks_the_rules_is_an_error_on_the_others() {
         let own = memory_with(right, bytes);
         see("rank 0 sent something else", &against_rank_1(|rank_1| roster(rank_1, own, pids, descriptors)));
     }
+}
+
+pub(crate) fn a_rank_0_that_asks_for_more_than_there_is_kills_nobody() {
+    const GIB: usize = 1 << 30;
+    let group = MemoryGroup::new(256 << 20);
+    let all = odd_parameters(|odd| {
+        (odd.small_bytes, odd.chunk_bytes, odd.swap_bytes, odd.broadcast_bytes, odd.window_bytes) =
+            (0, GIB, GIB, GIB, GIB);
+    });
+    let found = against_rank_1_started_through(&["sh", "-c", &group.enter_and_run()], |rank_1| {
+        welcome(rank_1, all);
+        while hear(rank_1).is_some() {}
+    });
+    assert_eq!(found.kind, "OutOfMemory", "{}", found.text);
+    assert!(found.text.contains(&group.path()), "{}", found.text);
 }
 
 impl Ended {

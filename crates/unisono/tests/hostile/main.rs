@@ -24,7 +24,10 @@ const PROMISES: &[harness::Named] = named! {
         noise_at_the_door_keeps_nobody_out,
         a_flood_at_the_door_does_not_delay_the_news_of_a_death,
     }
-    fake_leader::{a_rank_0_that_breaks_the_rules_is_an_error_on_the_others}
+    fake_leader::{
+        a_rank_0_that_breaks_the_rules_is_an_error_on_the_others,
+        a_rank_0_that_asks_for_more_than_there_is_kills_nobody,
+    }
     scribbler::{ranks_survive_whatever_is_written_into_their_shared_memory}
 };
 

@@ -1,8 +1,6 @@
 //! Ranks meet whatever surrounds them: other network namespaces, a full /dev/shm; and a memory limit is told, not hit.
 
-use std::path::{Path, PathBuf};
-
-use crate::faults::{PATIENCE, Scratch, ended, needs_root};
+use crate::faults::{MemoryGroup, PATIENCE, Scratch, ended, needs_root};
 use crate::meeting::meeting_of;
 
 /// Runs its last argument in a network namespace of its own.
@@ -39,38 +37,10 @@ pub(crate) fn a_full_shared_memory_file_system_does_not_matter() {
     }
 }
 
-/// A control group that limits memory, gone when dropped.
-struct MemoryGroup {
-    directory: PathBuf,
-}
-
-impl MemoryGroup {
-    fn new(limit: u64) -> Self {
-        needs_root();
-        let name = format!("unisono-test-{}", std::process::id());
-        let kinds = [("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")];
-        for (root, file) in kinds {
-            let directory = Path::new(root).join(&name);
-            let made = std::fs::create_dir(&directory).is_ok();
-            if made && std::fs::write(directory.join(file), limit.to_string()).is_ok() {
-                return MemoryGroup { directory };
-            }
-            let _ = std::fs::remove_dir(&directory); // There is none, or none that limits memory.
-        }
-        panic!("no control group that limits memory can be made here, neither version 1 nor 2: {kinds:?}");
-    }
-}
-
-impl Drop for MemoryGroup {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir(&self.directory); // A failing test may have left processes in it.
-    }
-}
-
 pub(crate) fn a_memory_limit_that_is_too_small_is_refused_with_both_numbers() {
     const MIB: u64 = 1 << 20;
     let group = MemoryGroup::new(64 * MIB);
-    let script = format!("echo $$ > {}/cgroup.procs && exec \"$0\"", group.directory.display());
+    let script = group.enter_and_run();
     // Chunks of 128 MiB are staged in 64 MiB by each of two ranks.
     let ranks =
         meeting_of(2, "10").all_wrapped(&["sh", "-c", &script]).env("UNISONO_CHUNK_BYTES", "128MiB").start();
@@ -88,7 +58,7 @@ pub(crate) fn a_memory_limit_that_is_too_small_is_refused_with_both_numbers() {
         };
         assert!((128 * MIB..140 * MIB).contains(&number_after("needs ")), "{}", ended.text);
         assert!((1..64 * MIB).contains(&number_after("but only ")), "{}", ended.text);
-        assert!(ended.text.contains(&group.directory.display().to_string()), "{}", ended.text);
+        assert!(ended.text.contains(&group.path()), "{}", ended.text);
         outcome.assert_success();
     }
     // Within the limit the same ranks meet.
