@@ -1,66 +1,161 @@
-//! smoke
-use unisono::*;
+//! Promises 1 and 2, same bits and any order, between ranks that are threads: the conformance suite on the
+//! in-process backend. ThreadSanitizer runs this program; with `UNISONO_TEST_QUICK` it does less.
+
+mod conformance;
+
+use std::time::Duration;
+
+use conformance::{arguments, order, small_parameters, stream, subgroups, sweep, threads};
+use unisono::{Communicator, Parameters};
+
+/// No operation of a test takes this long; a rank that would hang fails instead.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Whether the environment asks for less.
+fn quick() -> bool {
+    std::env::var_os("UNISONO_TEST_QUICK").is_some_and(|value| value != "0")
+}
+
+/// One or the other, as the environment asks.
+fn full_or_quick<T>(full: T, quick_form: T) -> T {
+    if quick() { quick_form } else { full }
+}
+
+/// Let every rank of a world do the same, each in a thread.
+fn on_all_ranks(parameters: &Parameters, world: usize, act: impl Fn(Communicator) + Sync) {
+    let ranks = Communicator::in_process_with(world, parameters).expect("threads always meet");
+    let act = &act;
+    std::thread::scope(|scope| {
+        for comm in ranks {
+            scope.spawn(move || act(comm.with_timeout(Some(PATIENCE))));
+        }
+    });
+}
+
+/// The same with parameters that make short messages long.
+fn on_small_worlds(worlds: &[usize], act: impl Fn(Communicator) + Sync) {
+    for &world in worlds {
+        on_all_ranks(&small_parameters(world), world, &act);
+    }
+}
+
+/// The sweep over everything, at fewer lengths if there is little time.
+fn sweep_in(world: usize) {
+    if quick() && world != 3 {
+        return on_small_worlds(&[world], |comm| sweep::every_operation(&comm, |_| vec![5]));
+    }
+    let skip = full_or_quick(1, 4);
+    let lengths = |dtype| sweep::lengths(dtype).into_iter().step_by(skip).collect();
+    on_small_worlds(&[world], |comm| sweep::every_operation(&comm, lengths));
+}
+
 #[test]
-fn smoke() {
-    for n in [1usize, 2, 3, 4, 7] {
-        let mut small = Parameters::for_world(n);
-        small.chunk_bytes = 4096;
-        small.swap_bytes = 512;
-        small.small_bytes = 256;
-        small.broadcast_bytes = 256;
-        small.window_bytes = 512;
-        let ranks = Communicator::in_process_with(n, &small).unwrap();
-        std::thread::scope(|s| {
-            for c in ranks {
-                s.spawn(move || {
-                    let c = c.with_timeout(Some(std::time::Duration::from_secs(10)));
-                    for count in [0usize, 1, 5, 100, 1000, 5000] {
-                        let r = c.rank();
-                        let mut d: Vec<i32> = (0..count).map(|i| (i * 7 + r * 13) as i32).collect();
-                        let orig = d.clone();
-                        c.all_reduce(&mut d, ReduceOp::Sum).unwrap();
-                        for i in 0..count {
-                            assert_eq!(d[i], (0..n).map(|r| (i * 7 + r * 13) as i32).sum::<i32>(), "ar {n} {count} {i}");
-                        }
-                        for root in 0..n {
-                            let mut d = orig.clone();
-                            c.reduce(&mut d, ReduceOp::Sum, root).unwrap();
-                            for i in 0..count {
-                                let want = if r == root { (0..n).map(|r| (i * 7 + r * 13) as i32).sum::<i32>() } else { orig[i] };
-                                assert_eq!(d[i], want, "reduce");
-                            }
-                            let mut d = orig.clone();
-                            c.broadcast(&mut d, root).unwrap();
-                            for i in 0..count { assert_eq!(d[i], (i * 7 + root * 13) as i32); }
-                            let mut all = vec![0; count * n];
-                            c.gather(&orig, Some(&mut all), root).unwrap();
-                            if r == root { for q in 0..n { for i in 0..count { assert_eq!(all[q * count + i], (i * 7 + q * 13) as i32); } } }
-                            let mut back = vec![0; count];
-                            c.scatter(Some(&all), &mut back, root).unwrap();
-                            assert_eq!(back, orig);
-                        }
-                        let mut all = vec![0; count * n];
-                        c.all_gather(&orig, &mut all).unwrap();
-                        for q in 0..n { for i in 0..count { assert_eq!(all[q * count + i], (i * 7 + q * 13) as i32); } }
-                        let mut out = vec![0; count];
-                        c.reduce_scatter(&all, &mut out, ReduceOp::Sum).unwrap();
-                        for i in 0..count { assert_eq!(out[i], (i * 7 + r * 13) as i32 * n as i32); }
-                        let mut a2a = vec![0; count * n];
-                        c.all_to_all(&all, &mut a2a).unwrap();
-                        for q in 0..n { for i in 0..count { assert_eq!(a2a[q * count + i], (i * 7 + r * 13) as i32); } }
-                        c.send(&orig, (r + 1) % n).unwrap_or_else(|e| if n > 1 && count > 100 { panic!("{e}") });
-                        let mut got = vec![0; count];
-                        c.recv(&mut got, (r + n - 1) % n).unwrap();
-                        for i in 0..count { assert_eq!(got[i], (i * 7 + ((r + n - 1) % n) * 13) as i32); }
-                        c.barrier().unwrap();
-                        let half = c.split(Some(r as u64 % 2), 0).unwrap().unwrap();
-                        let mut d = [1i32];
-                        half.all_reduce(&mut d, ReduceOp::Sum).unwrap();
-                        assert_eq!(d[0] as usize, half.world_size());
-                    }
-                    c.close(std::time::Duration::from_secs(5)).unwrap();
-                });
-            }
+fn every_operation_gives_the_bits_of_a_plain_loop_on_1_rank() {
+    sweep_in(1);
+}
+
+#[test]
+fn every_operation_gives_the_bits_of_a_plain_loop_on_2_ranks() {
+    sweep_in(2);
+}
+
+#[test]
+fn every_operation_gives_the_bits_of_a_plain_loop_on_3_ranks() {
+    sweep_in(3);
+}
+
+#[test]
+fn every_operation_gives_the_bits_of_a_plain_loop_on_4_ranks() {
+    sweep_in(4);
+}
+
+#[test]
+fn every_operation_gives_the_bits_of_a_plain_loop_on_6_ranks() {
+    sweep_in(6);
+}
+
+#[test]
+fn every_operation_gives_the_bits_of_a_plain_loop_on_8_ranks() {
+    sweep_in(8);
+}
+
+#[test]
+fn worlds_of_16_and_64_ranks_give_the_bits_of_a_plain_loop() {
+    let operations = full_or_quick(120, 30);
+    for world in full_or_quick([16, 64], [16, 16]) {
+        on_all_ranks(&small_parameters(world), world, |comm| {
+            stream::random_operations(&comm, 64, operations);
         });
     }
+}
+
+#[test]
+fn the_default_parameters_carry_data_of_several_chunks() {
+    let bytes = full_or_quick(9 << 20, 1 << 20);
+    for world in full_or_quick(vec![2, 3], vec![2]) {
+        on_all_ranks(&Parameters::for_world(world), world, |comm| sweep::large_operations(&comm, bytes));
+    }
+}
+
+#[test]
+fn all_algorithms_give_the_same_bits() {
+    for small_bytes in [0, 1 << 20] {
+        let mut parameters = Parameters::for_world(3);
+        (parameters.small_bytes, parameters.swap_bytes) = (small_bytes, 4096);
+        on_all_ranks(&parameters, 3, |comm| sweep::float_reductions(&comm));
+    }
+}
+
+#[test]
+fn random_operations_of_any_kind_follow_one_another() {
+    let operations = full_or_quick(3000, 300);
+    on_small_worlds(full_or_quick(&[2, 3, 5], &[3]), |comm| {
+        stream::random_operations(&comm, 3, operations);
+    });
+}
+
+#[test]
+fn rooted_operations_race_ahead() {
+    on_small_worlds(full_or_quick(&[2, 3, 4, 7], &[3]), |comm| order::rooted_operations_race_ahead(&comm));
+}
+
+#[test]
+fn a_root_does_not_wait_for_its_readers() {
+    on_small_worlds(&[2, 4], |comm| order::a_root_does_not_wait_for_its_readers(&comm));
+}
+
+#[test]
+fn messages_arrive_in_order() {
+    on_small_worlds(&[1, 2, 3], |comm| order::messages_arrive_in_order(&comm));
+}
+
+#[test]
+fn subgroups_have_the_ranks_that_named_their_color() {
+    on_small_worlds(&[2, 4, 7], |comm| subgroups::subgroups_have_the_ranks_that_named_their_color(&comm));
+}
+
+#[test]
+fn subgroups_and_parents_are_used_in_turn() {
+    on_small_worlds(&[2, 6], |comm| subgroups::subgroups_and_parents_are_used_in_turn(&comm));
+}
+
+#[test]
+fn a_subgroup_outlives_its_parent() {
+    on_small_worlds(&[4, 5], subgroups::a_subgroup_outlives_its_parent);
+}
+
+#[test]
+fn threads_share_a_communicator() {
+    let cases = full_or_quick(600, 90);
+    on_small_worlds(&[1, 2, 3], |comm| threads::threads_share_a_communicator(&comm, cases));
+}
+
+#[test]
+fn equal_calls_need_no_order() {
+    on_small_worlds(&[2, 3], |comm| threads::equal_calls_need_no_order(&comm));
+}
+
+#[test]
+fn an_argument_error_changes_nothing() {
+    on_small_worlds(&[2, 3], |comm| arguments::an_argument_error_changes_nothing(&comm));
 }

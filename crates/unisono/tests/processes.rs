@@ -1,26 +1,194 @@
-//! Promises 1 and 2, same bits and any order, between real processes: the operations of a communicator against plain
-//! loops.
+//! Promises 1 and 2, same bits and any order, between real processes: the conformance suite on the processes
+//! backend. With `UNISONO_TEST_QUICK` it does less, with worlds of two ranks alone.
 
+mod conformance;
 mod harness;
 
 use std::time::Duration;
 
-use harness::Ranks;
-use unisono::{Communicator, ReduceOp};
+use conformance::{arguments, order, small_environment, stream, subgroups, sweep, threads};
+use harness::{Builder, Named, Ranks, quick};
+use unisono::{Communicator, Isa};
 
-fn meet() {
-    let comm = Communicator::from_env().expect("the ranks meet");
-    let mut data = [comm.rank() as u64];
-    comm.all_reduce(&mut data, ReduceOp::Sum).expect("all add up");
-    harness::report("sum", &data[0].to_string());
+/// How long a test waits for its ranks; a rank's own deadline is shorter, so that it says what it waited for.
+const PATIENCE: Duration = Duration::from_secs(180);
+const PATIENCE_OF_A_RANK: &str = "120";
+
+/// On a rank: a number that the test has put into the environment.
+const OPERATIONS: &str = "UNISONO_TEST_OPERATIONS";
+
+/// Functions under their own names.
+macro_rules! named {
+    ($($function:ident),* $(,)?) => {
+        &[$((stringify!($function), $function as fn())),*]
+    };
 }
 
-fn ranks_meet_and_add_up() {
-    for outcome in Ranks::of("meet", 3).pinned().start().all_succeed(Duration::from_secs(20)) {
-        assert_eq!(outcome.reports("sum"), ["3"]);
+fn connect() -> Communicator {
+    Communicator::from_env().unwrap_or_else(|error| panic!("the ranks meet: {error}"))
+}
+
+fn operations() -> u64 {
+    std::env::var(OPERATIONS).ok().and_then(|number| number.parse().ok()).expect("the test sets it")
+}
+
+fn full_or_quick<T>(full: T, quick_form: T) -> T {
+    if quick() { quick_form } else { full }
+}
+
+fn worlds(full: &'static [usize]) -> &'static [usize] {
+    full_or_quick(full, &[2])
+}
+
+fn ranks(scenario: &str, world: usize) -> Builder {
+    Ranks::of(scenario, world).env("UNISONO_TIMEOUT", PATIENCE_OF_A_RANK)
+}
+
+/// Ranks whose parameters make short messages long.
+fn small_ranks(scenario: &str, world: usize) -> Builder {
+    let set = |ranks: Builder, (name, value): (&str, String)| ranks.env(name, &value);
+    small_environment().into_iter().fold(ranks(scenario, world), set)
+}
+
+fn all_succeed(scenario: &str, on: &'static [usize]) {
+    for &world in worlds(on) {
+        small_ranks(scenario, world).start().all_succeed(PATIENCE);
     }
 }
 
+// What ranks do.
+
+fn every_operation() {
+    let skip = full_or_quick(1, 3);
+    let lengths = |dtype| sweep::lengths(dtype).into_iter().step_by(skip).collect();
+    sweep::every_operation(&connect(), lengths);
+}
+
+fn random_operations() {
+    stream::random_operations(&connect(), 20, operations());
+}
+
+fn large_operations() {
+    sweep::large_operations(&connect(), full_or_quick(9 << 20, 1 << 20));
+}
+
+fn float_reductions() {
+    sweep::float_reductions(&connect());
+}
+
+fn keep_an_order() {
+    let comm = connect();
+    order::a_root_does_not_wait_for_its_readers(&comm);
+    order::rooted_operations_race_ahead(&comm);
+    order::messages_arrive_in_order(&comm);
+}
+
+fn form_subgroups() {
+    let comm = connect();
+    subgroups::subgroups_have_the_ranks_that_named_their_color(&comm);
+    subgroups::subgroups_and_parents_are_used_in_turn(&comm);
+    subgroups::a_subgroup_outlives_its_parent(comm);
+}
+
+fn share_a_communicator() {
+    let comm = connect();
+    threads::threads_share_a_communicator(&comm, full_or_quick(600, 90));
+    threads::equal_calls_need_no_order(&comm);
+}
+
+fn make_mistakes() {
+    arguments::an_argument_error_changes_nothing(&connect());
+}
+
+const SCENARIOS: &[Named] = named![
+    every_operation,
+    random_operations,
+    large_operations,
+    float_reductions,
+    keep_an_order,
+    form_subgroups,
+    share_a_communicator,
+    make_mistakes,
+];
+
+// What is promised of them.
+
+fn every_operation_gives_the_bits_of_a_plain_loop() {
+    all_succeed("every_operation", &[1, 2, 3, 4, 6, 8]);
+}
+
+fn random_operations_in(world: usize, operations: u64) {
+    let operations = full_or_quick(operations, 300);
+    let ranks = small_ranks("random_operations", world).env(OPERATIONS, &operations.to_string());
+    ranks.start().all_succeed(PATIENCE);
+}
+
+fn twenty_thousand_random_operations_follow_one_another() {
+    random_operations_in(full_or_quick(3, 2), 20_000);
+}
+
+fn random_operations_follow_one_another_in_other_worlds() {
+    for &world in worlds(&[2, 4]) {
+        random_operations_in(world, 3000);
+    }
+}
+
+fn the_default_parameters_carry_data_of_several_chunks() {
+    for &world in worlds(&[2, 3]) {
+        ranks("large_operations", world).start().all_succeed(PATIENCE);
+    }
+}
+
+fn every_mix_of_instruction_sets_gives_the_same_bits() {
+    let available = Isa::available();
+    let world = full_or_quick(available.len().max(2), 2);
+    for shift in 0..available.len() {
+        let set = |ranks: Builder, rank: usize| {
+            ranks.env_for(rank, "UNISONO_ISA", available[(rank + shift) % available.len()].name())
+        };
+        (0..world).fold(ranks("float_reductions", world), set).start().all_succeed(PATIENCE);
+    }
+}
+
+fn all_algorithms_give_the_same_bits() {
+    for &world in worlds(&[2, 3, 4]) {
+        for small in ["0", "1MiB"] {
+            let ranks = ranks("float_reductions", world).env("UNISONO_SMALL_BYTES", small);
+            ranks.env("UNISONO_SWAP_BYTES", "4KiB").start().all_succeed(PATIENCE);
+        }
+    }
+}
+
+fn ranks_need_not_keep_step() {
+    all_succeed("keep_an_order", &[2, 3, 4]);
+}
+
+fn subgroups_have_an_order_of_their_own() {
+    all_succeed("form_subgroups", &[2, 4, 5]);
+}
+
+fn threads_share_a_communicator() {
+    all_succeed("share_a_communicator", &[2, 3]);
+}
+
+fn an_argument_error_changes_nothing() {
+    all_succeed("make_mistakes", &[2, 3]);
+}
+
 fn main() {
-    harness::main(&[("meet", meet)], &[("ranks_meet_and_add_up", ranks_meet_and_add_up)]);
+    harness::main(
+        SCENARIOS,
+        named![
+            every_operation_gives_the_bits_of_a_plain_loop,
+            twenty_thousand_random_operations_follow_one_another,
+            random_operations_follow_one_another_in_other_worlds,
+            the_default_parameters_carry_data_of_several_chunks,
+            every_mix_of_instruction_sets_gives_the_same_bits,
+            all_algorithms_give_the_same_bits,
+            ranks_need_not_keep_step,
+            subgroups_have_an_order_of_their_own,
+            threads_share_a_communicator,
+            an_argument_error_changes_nothing,
+        ],
+    );
 }

@@ -1,0 +1,81 @@
+//! Promise 1: every operation, on every element type, with every reduction, gives the bits of a plain loop.
+
+use unisono::{Communicator, DType, ReduceOp};
+
+use super::{Case, Checker, Draws, Form, Kind};
+
+/// Lengths around everything that changes with them under [`small_parameters`](super::small_parameters): none, one, a
+/// line, the switch from one step to two, the piece of a swap, one chunk and several.
+pub(crate) fn lengths(dtype: DType) -> Vec<usize> {
+    let elements = |bytes: usize| bytes / dtype.size_bytes();
+    vec![
+        0,
+        1,
+        7,
+        61,
+        elements(256) - 1,
+        elements(256),
+        elements(256) + 1,
+        elements(512) + 1,
+        1031,
+        elements(9001),
+    ]
+}
+
+/// Every operation on every type with every reduction at each of `lengths`. Root and form change from case to case.
+pub(crate) fn every_operation(comm: &Communicator, lengths: impl Fn(DType) -> Vec<usize>) {
+    let checker = Checker::new(comm, 1);
+    let mut number = 0;
+    for dtype in DType::ALL {
+        for kind in Kind::ALL {
+            for (index, count) in lengths(dtype).into_iter().enumerate() {
+                for op in reductions(kind, dtype) {
+                    let root = number as usize % comm.world_size();
+                    // The number of reductions and the number of forms share no pattern over the lengths.
+                    let form = Form::ALL[(number as usize + index) % Form::ALL.len()];
+                    checker.perform(number, Case { kind, dtype, op, count, root, form });
+                    number += 1;
+                }
+            }
+        }
+    }
+}
+
+/// The reductions that make a case of their own.
+fn reductions(kind: Kind, dtype: DType) -> Vec<ReduceOp> {
+    let supported = ReduceOp::ALL.into_iter().filter(|op| op.supports(dtype));
+    supported.take(if kind.reduces() { usize::MAX } else { 1 }).collect()
+}
+
+/// All forms of each reduction on floats, at lengths that go in one step and in two.
+pub(crate) fn float_reductions(comm: &Communicator) {
+    let checker = Checker::new(comm, 2);
+    let mut number = 0;
+    for dtype in DType::ALL.into_iter().filter(|dtype| dtype.is_float()) {
+        for op in reductions(Kind::AllReduce, dtype) {
+            for count in [1, 31, 500, 4099] {
+                for kind in [Kind::AllReduce, Kind::Reduce, Kind::ReduceScatter] {
+                    let form = Form::ALL[number as usize % Form::ALL.len()];
+                    let root = number as usize % comm.world_size();
+                    checker.perform(number, Case { kind, dtype, op, count, root, form });
+                    number += 1;
+                }
+            }
+        }
+    }
+}
+
+/// A few operations above every switch of the default parameters: several chunks, pieces and turns of the window.
+pub(crate) fn large_operations(comm: &Communicator, bytes: usize) {
+    let checker = Checker::new(comm, 3);
+    let mut draws = Draws::new(&[3]);
+    for (number, kind) in Kind::ALL.into_iter().enumerate() {
+        let dtype = draws.pick(&[DType::F32, DType::BF16, DType::F64]);
+        // Where each rank has a block, the sum of them is large.
+        let whole = matches!(kind, Kind::AllReduce | Kind::Reduce | Kind::Broadcast | Kind::Transfer);
+        let count = bytes / dtype.size_bytes() / if whole { 1 } else { comm.world_size() } + 3;
+        let root = draws.below(comm.world_size());
+        let form = draws.pick(&Form::ALL);
+        checker.perform(number as u64, Case { kind, dtype, op: ReduceOp::Sum, count, root, form });
+    }
+}
