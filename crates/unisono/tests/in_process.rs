@@ -44,7 +44,8 @@ fn sweep_in(world: usize) {
     if quick() && world != 3 {
         return on_small_worlds(&[world], |comm| sweep::every_operation(&comm, |_| vec![5]));
     }
-    let skip = full_or_quick(1, 4);
+    // The larger the world, the more each length costs.
+    let skip = if quick() { 4 } else { world.div_ceil(4) };
     let lengths = |dtype| sweep::lengths(dtype).into_iter().step_by(skip).collect();
     on_small_worlds(&[world], |comm| sweep::every_operation(&comm, lengths));
 }
@@ -81,17 +82,14 @@ fn every_operation_gives_the_bits_of_a_plain_loop_on_8_ranks() {
 
 #[test]
 fn worlds_of_16_and_64_ranks_give_the_bits_of_a_plain_loop() {
-    let operations = full_or_quick(120, 30);
-    for world in full_or_quick([16, 64], [16, 16]) {
-        on_all_ranks(&small_parameters(world), world, |comm| {
-            stream::random_operations(&comm, 64, operations);
-        });
+    for (world, operations) in full_or_quick(&[(16, 120), (64, 40)][..], &[(16, 30)]) {
+        on_small_worlds(&[*world], |comm| stream::random_operations(&comm, 64, *operations));
     }
 }
 
 #[test]
 fn the_default_parameters_carry_data_of_several_chunks() {
-    let bytes = full_or_quick(9 << 20, 1 << 20);
+    let bytes = full_or_quick(5 << 20, 1 << 20);
     for world in full_or_quick(vec![2, 3], vec![2]) {
         on_all_ranks(&Parameters::for_world(world), world, |comm| sweep::large_operations(&comm, bytes));
     }

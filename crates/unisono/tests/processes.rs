@@ -59,9 +59,10 @@ fn all_succeed(scenario: &str, on: &'static [usize]) {
 // What ranks do.
 
 fn every_operation() {
-    let skip = full_or_quick(1, 3);
-    let lengths = |dtype| sweep::lengths(dtype).into_iter().step_by(skip).collect();
-    sweep::every_operation(&connect(), lengths);
+    let comm = connect();
+    // The larger the world, the more each length costs.
+    let skip = if quick() { 3 } else { comm.world_size().div_ceil(4) };
+    sweep::every_operation(&comm, |dtype| sweep::lengths(dtype).into_iter().step_by(skip).collect());
 }
 
 fn random_operations() {
@@ -69,7 +70,7 @@ fn random_operations() {
 }
 
 fn large_operations() {
-    sweep::large_operations(&connect(), full_or_quick(9 << 20, 1 << 20));
+    sweep::large_operations(&connect(), full_or_quick(5 << 20, 1 << 20));
 }
 
 fn float_reductions() {

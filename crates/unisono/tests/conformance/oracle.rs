@@ -97,7 +97,8 @@ macro_rules! integer_folds {
     )+};
 }
 
-integer_folds!(fold_i8 i8, fold_i16 i16, fold_i32 i32, fold_i64 i64, fold_u8 u8, fold_u16 u16, fold_u32 u32, fold_u64 u64);
+integer_folds!(fold_i8 i8, fold_i16 i16, fold_i32 i32, fold_i64 i64);
+integer_folds!(fold_u8 u8, fold_u16 u16, fold_u32 u32, fold_u64 u64);
 
 fn canonical_f32(value: f32) -> f32 {
     if value.is_nan() { f32::from_bits(0x7fc0_0000) } else { value }

@@ -47,8 +47,8 @@ pub(crate) fn rooted_operations_race_ahead(comm: &Communicator) {
     }
 }
 
-/// A root needs nobody for its first broadcasts: as many as it has buffers end while the others have not come. They come
-/// only when the root says so, by a send, which needs nobody either.
+/// A root needs nobody for its first broadcasts: as many as it has buffers end while the others have not come.
+/// They come only when the root says so, by a send, which needs nobody either.
 pub(crate) fn a_root_does_not_wait_for_its_readers(comm: &Communicator) {
     comm.barrier().expect("all begin together");
     let mut data = [0u32; 16];

@@ -9,8 +9,8 @@ use super::{Case, Checker, Draws, Form, Kind};
 /// How often ranks form sub-groups on the way: once in so many operations.
 const OPERATIONS_PER_SPLIT: usize = 400;
 
-/// Random operations, the same on all ranks, each checked; now and then some in a sub-group, and now and then a rank that
-/// comes late.
+/// Random operations, the same on all ranks, each checked; now and then some in a sub-group, and now and then a rank
+/// that comes late.
 pub(crate) fn random_operations(comm: &Communicator, seed: u64, count: u64) {
     let mut draws = Draws::new(&[seed, 4]);
     let mut delays = Draws::new(&[seed, 5, comm.rank() as u64]);

@@ -51,10 +51,10 @@ pub(crate) fn subgroups_and_parents_are_used_in_turn(comm: &Communicator) {
     let rank = comm.rank();
     let half = comm.split(Some(rank as u64 % 2), 0).expect("all split").expect("has a color");
     let quarter = half.split(Some(half.rank() as u64 % 2), -1).expect("all split").expect("has a color");
-    for round in 0..12 {
+    for round in 0..12u64 {
         let seed = 30 + 10 * round;
         let mut groups = [(&half, 1 + rank as u64 % 2), (&quarter, 3 + rank as u64 % 4)];
-        if (rank % 2 == 0) == (round % 2 == 0) && half.world_size() > 1 {
+        if rank.is_multiple_of(2) == round.is_multiple_of(2) && half.world_size() > 1 {
             groups.reverse();
         }
         for (group, which) in groups {

@@ -38,7 +38,8 @@ pub(crate) fn threads_share_a_communicator(comm: &Communicator, cases: u64) {
         let mut draws = Draws::new(&[9, number]);
         let mut case = random_case(&mut draws, world);
         if case.kind == Kind::Transfer {
-            case.kind = Kind::AllReduce; // Messages between two ranks have one order, which belongs to the threads below.
+            // Messages between two ranks have one order, which belongs to the threads below.
+            case.kind = Kind::AllReduce;
         }
         case
     };
