@@ -6,6 +6,7 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
+use unisono_os::pidfd;
 use unisono_os::socket::{Address, Connection, Credentials, Listener, SocketError};
 
 use super::Invitation;
@@ -49,6 +50,11 @@ impl Door {
                 Err(SocketError::InUse { holder, .. }) => {
                     if let Some(answer) = ask_holder(invitation, &address) {
                         return Err(invitation.error(format!("{} ({answer})", taken_by(holder))));
+                    }
+                    if has_ended(holder) {
+                        let advice =
+                            "it has ended, but a child that it forked still holds the name: end that child";
+                        return Err(invitation.error(format!("{} ({advice})", taken_by(holder))));
                     }
                     if Instant::now() >= patience {
                         return Err(invitation.error(format!("{} (it does not answer)", taken_by(holder))));
@@ -155,6 +161,17 @@ fn ask_holder(invitation: &Invitation, address: &Address) -> Option<String> {
     match messages::receive(&connection, deadline).ok()?? {
         (Message::Refused { problem, .. }, _) => Some(problem),
         _ => Some("it answered something else".to_string()),
+    }
+}
+
+/// Whether the process that took the name has ended; it closes its sockets before it does. `false` if that is not known.
+fn has_ended(holder: Option<Credentials>) -> bool {
+    match holder {
+        Some(Credentials { pid, .. }) if pid != 0 => match pidfd::open(pid) {
+            Ok(process) => pidfd::has_exited(process.as_fd()).unwrap_or(false),
+            Err(error) => error.is_not_found(),
+        },
+        _ => false,
     }
 }
 
