@@ -59,11 +59,7 @@ pub(crate) fn repeat_until_error() {
 /// What makes a death hard to notice: memory that the kernel must free, a child that keeps sockets open.
 fn burden() -> Vec<u8> {
     if std::env::var_os("WITH_CHILD").is_some() {
-        let child = system::fork_child(|| {
-            system::close_standard_streams();
-            std::thread::sleep(std::time::Duration::from_secs(15));
-            0
-        });
+        let child = system::fork_sleeping_child();
         harness::report("child", &child.to_string());
     }
     let mut held = vec![0u8; if std::env::var_os("WITH_MEMORY").is_some() { GIB } else { 0 }];

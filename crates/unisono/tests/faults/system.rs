@@ -8,6 +8,7 @@
 
 use std::ffi::{c_char, c_int, c_long, c_uint, c_ulong};
 use std::os::fd::{FromRawFd, OwnedFd};
+use std::time::Duration;
 
 unsafe extern "C" {
     safe fn fork() -> c_int;
@@ -35,11 +36,16 @@ pub(crate) fn fork_child(body: impl FnOnce() -> i32) -> u32 {
     }
 }
 
-/// Close this process's standard streams, so that nobody waits for their end because of it.
-pub(crate) fn close_standard_streams() {
-    for descriptor in 0..3 {
-        close(descriptor);
-    }
+/// Fork a child that keeps all sockets of this process open and sleeps, for 20 seconds at most. Its standard streams
+/// are closed, so that nobody waits for their end because of it.
+pub(crate) fn fork_sleeping_child() -> u32 {
+    fork_child(|| {
+        for descriptor in 0..3 {
+            close(descriptor);
+        }
+        std::thread::sleep(Duration::from_secs(60));
+        0
+    })
 }
 
 /// Wait for a child's end and give its exit code; `None` if a signal ended it.

@@ -147,6 +147,7 @@ pub(crate) fn work_while_somebody_scribbles() {
     let (rank, world) = (number("RANK") as usize, number("WORLD_SIZE") as usize);
     let (run, rounds) = (told("RUN"), number("ROUNDS"));
     let (mut done, mut failed, written) = (0, 0, AtomicU64::new(0));
+    let mut longest = Duration::ZERO;
     for seed in 0..rounds {
         let comm = Communicator::builder()
             .rank(rank)
@@ -168,6 +169,7 @@ pub(crate) fn work_while_somebody_scribbles() {
                 let result = operate(&comm, kind);
                 let took = start.elapsed();
                 assert!(took < PATIENCE * 2 + SLACK, "operation {} took {took:?}: {result:?}", kind % 17);
+                longest = longest.max(took);
                 done += 1;
                 let _ = format!("{:?}", comm.peers()); // What others wrote about themselves is read here.
                 if let Err(error) = result {
@@ -181,7 +183,13 @@ pub(crate) fn work_while_somebody_scribbles() {
             stop.store(true, Ordering::Relaxed);
         });
     }
-    harness::report("done", &format!("{done} operations, {failed} errors, {} writes", written.into_inner()));
+    harness::report(
+        "done",
+        &format!(
+            "{done} operations, {failed} errors, {} writes, longest operation {longest:.0?}",
+            written.into_inner()
+        ),
+    );
 }
 
 pub(crate) fn ranks_survive_whatever_is_written_into_their_shared_memory() {

@@ -37,6 +37,7 @@ const PROMISES: &[harness::Named] = named! {
     }
     restarts::{
         after_all_ranks_were_killed_nothing_is_left_and_the_next_start_works_at_once,
+        a_name_that_a_forked_child_of_the_killed_still_holds_is_a_clear_error_until_it_ends,
         a_start_whose_ranks_were_killed_at_random_moments_does_not_harm_the_next,
     }
     surroundings::{

@@ -26,6 +26,9 @@ pub(crate) fn meet_and_stay() {
     match Communicator::from_env() {
         Ok(comm) => {
             comm.barrier().expect("all are there");
+            if std::env::var_os("WITH_CHILD").is_some() {
+                harness::report("child", &system::fork_sleeping_child().to_string());
+            }
             harness::report("met", &held.len().to_string());
             harness::wait_for_go();
             prove(&comm);

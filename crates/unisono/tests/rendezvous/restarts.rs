@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use unisono_os::random;
+use unisono_os::{process, random};
 
 use crate::faults::{self, PATIENCE, note};
 use crate::harness::Ranks;
@@ -61,6 +61,30 @@ pub(crate) fn after_all_ranks_were_killed_nothing_is_left_and_the_next_start_wor
     faults::soon(&format!("{left:?} are gone"), || {
         left.iter().all(|name| !shared_memory_files().contains(name))
     });
+}
+
+pub(crate) fn a_name_that_a_forked_child_of_the_killed_still_holds_is_a_clear_error_until_it_ends() {
+    let run = faults::fresh_name("orphan");
+    let mut ranks = Ranks::of("meet_and_stay", 2).run_id(&run).env_for(0, "WITH_CHILD", "1").start();
+    let child = ranks.wait_for_report(0, "child", PATIENCE).parse().expect("a process number");
+    ranks.wait_for_report(1, "met", PATIENCE);
+    let killed = ranks.pid(0);
+    (0..2).for_each(|rank| ranks.kill(rank));
+    assert!(ranks.wait_all(PATIENCE).iter().all(|outcome| outcome.was_killed()));
+    for outcome in meeting_of(2, "1").run_id(&run).start().wait_all(PATIENCE) {
+        let ended = faults::ended(&outcome);
+        assert_eq!(ended.kind, "Rendezvous", "rank {}: {}", outcome.rank, ended.text);
+        if outcome.rank == 0 {
+            let text = ended.text;
+            assert!(
+                text.contains(&format!("process {killed} ")) && text.contains("a child that it forked"),
+                "{text}"
+            );
+        }
+    }
+    process::kill(child, process::Signal::Kill).expect("it has outlived its parent");
+    let next = meeting_of(2, "20").run_id(&run).start().all_succeed(PATIENCE);
+    assert!(next.iter().all(|outcome| !outcome.reports("met").is_empty()));
 }
 
 pub(crate) fn a_start_whose_ranks_were_killed_at_random_moments_does_not_harm_the_next() {
