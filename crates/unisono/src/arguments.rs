@@ -41,29 +41,29 @@ pub(crate) fn rank(operation: &'static str, role: &str, rank: usize, world: usiz
 }
 
 /// Input and output must be the same memory or not overlap; `same_at` is where the input may lie in the output
-/// (or the output in the input), in bytes.
+/// (or the output in the input), in bytes; `None` if there is no form in place.
 pub(crate) fn overlap(
     operation: &'static str,
     input: Source<'_>,
     output: Target<'_>,
-    same_at: isize,
+    same_at: Option<isize>,
 ) -> BoxedResult<()> {
     let (start, end) = (input.address(), input.address().saturating_add(input.len()));
     let output = output.as_source();
     let (first, last) = (output.address(), output.address().saturating_add(output.len()));
     let apart = input.len() == 0 || output.len() == 0 || end <= first || last <= start;
-    if apart || first.checked_add_signed(same_at) == Some(start) {
+    let in_place = same_at.is_some_and(|same_at| first.checked_add_signed(same_at) == Some(start));
+    if apart || in_place {
         return Ok(());
     }
-    Err(refusal(
-        operation,
-        format!(
-            "input ({} bytes) and output ({} bytes) overlap: they must be separate, or the input must lie {same_at} \
-             bytes from the start of the output (in place)",
-            input.len(),
-            output.len()
-        ),
-    ))
+    let or_in_place = same_at.map_or(String::new(), |same_at| {
+        format!(", or the input must lie {same_at} bytes from the start of the output (in place)")
+    });
+    let (read, written) = (input.len(), output.len());
+    let problem = format!(
+        "input ({read} bytes) and output ({written} bytes) overlap: they must be separate{or_in_place}"
+    );
+    Err(refusal(operation, problem))
 }
 
 #[cold]
@@ -80,13 +80,14 @@ mod tests {
         let mut data = [0u8; 64];
         let target = Target::of(&mut data);
         let source = target.as_source();
-        let check = |input, output, at| overlap("test", input, output, at).is_ok();
+        let check = |input, output, at| overlap("test", input, output, Some(at)).is_ok();
         assert!(check(source, target, 0));
         assert!(check(source.part(0, 32), target.part(32, 32), 0));
         assert!(!check(source.part(0, 33), target.part(32, 32), 0));
         assert!(check(source.part(16, 16), target, 16));
         assert!(!check(source.part(16, 16), target, 0));
         assert!(check(source.part(10, 0), target, 0), "empty memory overlaps nothing");
+        assert!(overlap("test", source, target, None).is_err(), "no form in place");
     }
 
     #[test]

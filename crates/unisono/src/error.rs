@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use unisono_os::OsError;
 
-use crate::call::{Call, Operation};
+use crate::call::Call;
 
 /// The result of everything in this crate that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -46,7 +46,7 @@ pub struct PeerStatus {
     pub rank: usize,
     /// Its process; the own one for ranks that are threads of this process.
     pub pid: u32,
-    /// Whether its process is alive.
+    /// Whether its process is alive, as far as is known here: nobody listens for the end of a rank that has left.
     pub alive: bool,
     /// What it last did; `None` if it never made a call.
     pub last: Option<LastOperation>,
@@ -101,6 +101,8 @@ pub enum Error {
         peers: Vec<PeerStatus>,
         /// The rank whose deadline passed first, if it was not this one.
         reported_by: Option<usize>,
+        /// Whether the communicator is unusable now. It is not if this was a send or recv of which nothing had moved.
+        terminal: bool,
     },
     /// A rank's process died.
     #[error("rank {rank} (pid {pid}) died during {call} (#{number}){}; its last operation: {}", reported(reported_by),
@@ -255,8 +257,7 @@ impl Error {
     /// Whether the communicator is unusable after this error.
     pub fn is_terminal(&self) -> bool {
         match self {
-            // Terminal unless it is a send or recv of which nothing had moved.
-            Error::Timeout { call, .. } => !matches!(call.operation, Operation::Send | Operation::Recv),
+            Error::Timeout { terminal, .. } => *terminal,
             Error::PeerDied { .. }
             | Error::PeerLeft { .. }
             | Error::Mismatch { .. }

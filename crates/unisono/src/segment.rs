@@ -126,7 +126,7 @@ impl Segment {
     /// # Errors
     /// [`Error::Segment`] if it is not a memfd of exactly this size, sealed against shrinking and growing.
     pub fn from_descriptor(memory: OwnedFd, bytes: usize) -> Result<Segment> {
-        memfd::verify_sealed(memory.as_fd(), bytes).map_err(|error| problem("handed over", error))?;
+        memfd::verify_sealed(memory.as_fd(), bytes.max(1)).map_err(|error| problem("handed over", error))?;
         Segment::map("handed over", memory, 0, bytes)
     }
 

@@ -156,6 +156,11 @@ impl Connection {
                         return Err(SocketError::TimedOut { doing: "sending a message".to_owned() });
                     }
                 }
+                // Too many descriptors of this user are under way to readers that have not read yet.
+                Err(Errno::TOOMANYREFS) => match nap_before(deadline, SHORTEST_PAUSE) {
+                    Some(nap) => std::thread::sleep(nap),
+                    None => return Err(SocketError::TimedOut { doing: "sending descriptors".to_owned() }),
+                },
                 Err(Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN) => return Err(SocketError::Closed),
                 Err(Errno::MSGSIZE) => return Err(cannot("longer than the socket's buffer")),
                 Err(errno) => {
@@ -185,7 +190,10 @@ impl Connection {
         let mut bytes = vec![0_u8; most_bytes.max(1)];
         loop {
             match self.try_receive(&mut bytes) {
-                Ok((0, ..)) | Err(Errno::CONNRESET) => return Ok(Received::Closed),
+                Ok((0, ..)) => return Ok(Received::Closed),
+                // The other side closed without reading all that we sent. The system says so once, before it gives
+                // what that side had said last.
+                Err(Errno::CONNRESET) => {}
                 Ok((_, _, flags)) if flags.contains(ReturnFlags::TRUNC) => {
                     return Err(SocketError::MessageTooLong { allowed: most_bytes });
                 }

@@ -35,7 +35,7 @@ pub(crate) fn all_reduce(
     what: Reduction,
     timeout: Option<Duration>,
 ) -> BoxedResult<()> {
-    arguments::overlap("all_reduce", input, output, 0)?;
+    arguments::overlap("all_reduce", input, output, Some(0))?;
     let call = Call::new(Operation::AllReduce);
     reduce_to(group, call, input, Some(output), what, Wanted::ByAll, timeout)
 }
@@ -51,7 +51,7 @@ pub(crate) fn reduce(
 ) -> BoxedResult<()> {
     arguments::rank("reduce", "root", root, group.members.world)?;
     if let Some(output) = output {
-        arguments::overlap("reduce", input, output, 0)?;
+        arguments::overlap("reduce", input, output, Some(0))?;
     }
     let call = Call::new(Operation::Reduce).rooted(root);
     reduce_to(group, call, input, output, what, Wanted::ByRoot(root), timeout)

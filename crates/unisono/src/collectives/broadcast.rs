@@ -26,11 +26,12 @@ pub(crate) fn broadcast(
     arguments::rank("broadcast", "root", root, group.members.world)?;
     let call = Call::new(Operation::Broadcast).of(count, dtype).rooted(root).by(Algorithm::Shared);
     let mut run = Run::begin(group, call, timeout)?;
-    let piece = group.layout.broadcast_bytes.max(1);
-    let mut offset = 0;
+    // A single rank stages nothing.
+    let piece = if group.members.world == 1 { usize::MAX } else { group.layout.broadcast_bytes };
+    let mut offset: usize = 0;
     loop {
         run.broadcast_piece(data.part(offset, piece), root)?;
-        offset += piece;
+        offset = offset.saturating_add(piece);
         if offset >= data.len() {
             break;
         }

@@ -24,7 +24,8 @@ impl Run<'_> {
     /// Bytes that one piece may have, in whole elements.
     pub(crate) fn swap_piece(&self, element: usize) -> usize {
         let region = self.group.layout.swap_bytes;
-        (region - region % element).max(element)
+        // A single rank stages nothing.
+        if self.members.world == 1 { usize::MAX } else { (region - region % element).max(element) }
     }
 
     /// Exchange all blocks, the longest of which anywhere has `longest` bytes. At least one step, so that every call
@@ -40,8 +41,9 @@ impl Run<'_> {
             .others()
             .filter(|peer| blocks.incoming(*peer) > 0)
             .fold(0, |sources, peer| sources | 1 << peer);
-        let mut offset = 0;
-        loop {
+        let mut offset: usize = 0;
+        for pieces in 1.. {
+            self.check_deadline(pieces)?;
             let swap = self.open_swap()?;
             for peer in self.others() {
                 let part = blocks.outgoing(peer).part(offset, limit);
@@ -55,11 +57,12 @@ impl Run<'_> {
             blocks.take(offset, limit, |peer| {
                 run.inbox(swap, peer).part(0, blocks.incoming(peer).saturating_sub(offset).min(limit))
             });
-            offset += limit;
+            offset = offset.saturating_add(limit);
             if offset >= longest {
-                return Ok(());
+                break;
             }
         }
+        Ok(())
     }
 
     /// Exchange two numbers per pair: `mine(peer)` goes to each peer; returns what came from each (the own ones for this

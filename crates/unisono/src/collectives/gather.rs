@@ -39,7 +39,8 @@ pub(crate) fn all_gather(
     let (rank, world) = (group.members.rank, group.members.world);
     let (own_offset, own_bytes) = blocks.range(rank);
     let name = call.operation.name();
-    arguments::overlap(name, input, output, if along.is_some() { isize::MIN } else { own_offset as isize })?;
+    let in_place = if along.is_some() { None } else { Some(own_offset as isize) };
+    arguments::overlap(name, input, output, in_place)?;
     let rows = along.map(|along| Rows { row_bytes: along.row_bytes, stride: along.row_bytes * world });
     let place = |peer: usize| match along {
         None => {
@@ -78,7 +79,9 @@ pub(crate) fn all_to_all(
     timeout: Option<Duration>,
 ) -> BoxedResult<()> {
     let (rank, world) = (group.members.rank, group.members.world);
-    arguments::overlap(call.operation.name(), input, output, 0)?;
+    // Where the lengths differ, a block in place could be overwritten before it was sent.
+    let in_place = (call.operation == Operation::AllToAll).then_some(0);
+    arguments::overlap(call.operation.name(), input, output, in_place)?;
     let element = call.dtype.map_or(1, DType::size_bytes);
     let mut run = Run::begin(group, call.by(Algorithm::Swap), timeout)?;
     let longest = match call.operation {
@@ -122,7 +125,7 @@ pub(crate) fn gather(
 ) -> BoxedResult<()> {
     let (rank, world) = (group.members.rank, group.members.world);
     if let Some((output, blocks)) = output {
-        arguments::overlap(call.operation.name(), input, output, blocks.range(rank).0 as isize)?;
+        arguments::overlap(call.operation.name(), input, output, Some(blocks.range(rank).0 as isize))?;
     }
     let element = call.dtype.map_or(1, DType::size_bytes);
     let mut run = Run::begin(group, call.by(Algorithm::Swap), timeout)?;
@@ -168,7 +171,7 @@ pub(crate) fn scatter(
 ) -> BoxedResult<()> {
     let (rank, world) = (group.members.rank, group.members.world);
     if let Some((input, blocks)) = input {
-        arguments::overlap(call.operation.name(), input, output, -(blocks.range(rank).0 as isize))?;
+        arguments::overlap(call.operation.name(), input, output, Some(-(blocks.range(rank).0 as isize)))?;
     }
     let element = call.dtype.map_or(1, DType::size_bytes);
     let mut run = Run::begin(group, call.by(Algorithm::Swap), timeout)?;

@@ -32,7 +32,7 @@ pub(crate) struct Side {
     /// Lines filled (sender) or emptied (receiver).
     lines: u64,
     /// Messages sent or received.
-    messages: u64,
+    pub(crate) messages: u64,
 }
 
 /// One send or recv under way.
@@ -63,8 +63,7 @@ pub(crate) fn send(
     arguments::rank("send", "receiver", to, group.members.world)?;
     group.enter("send")?;
     if to == group.members.rank {
-        group.loopback.send(dtype, data);
-        return Ok(());
+        return group.loopback.send(group, dtype, data, timeout);
     }
     let members = &*group.members;
     let side = group.lock_side("send", &group.outgoing[to], timeout)?;
@@ -72,12 +71,10 @@ pub(crate) fn send(
     let window = members.memory(to).window(members.rank);
     let (own, other) = (members.own().head(to), members.memory(to).tail(members.rank));
     let mut transfer = Transfer::begin(group, side, call, to, window, (own, other), timeout);
-    if members.is_stopped() {
+    if members.is_stopped() || members.memory(to).header().has_left() {
         return Err(transfer.fail(Ended::Aborted(1 << to)));
     }
-    transfer.send(data, count, dtype)?;
-    transfer.finish();
-    Ok(())
+    transfer.send(data, count, dtype)
 }
 
 /// Receive `data` from rank `from`.
@@ -100,9 +97,14 @@ pub(crate) fn recv(
     let window = members.own().window(from);
     let (own, other) = (members.own().tail(from), members.memory(from).head(members.rank));
     let mut transfer = Transfer::begin(group, side, call, from, window, (own, other), timeout);
-    transfer.recv(data, count, dtype)?;
-    transfer.finish();
-    Ok(())
+    transfer.recv(data, count, dtype)
+}
+
+impl Drop for Transfer<'_> {
+    /// However it ended, this rank is not inside of it any more.
+    fn drop(&mut self) {
+        self.group.note_transfer_end(self.record);
+    }
 }
 
 impl<'g> Transfer<'g> {
@@ -232,23 +234,13 @@ impl<'g> Transfer<'g> {
         copy(self.window.part(0, data.len() - first), data.part(first, usize::MAX));
     }
 
-    fn finish(self) {
-        self.group.note_transfer_end(self.record);
-    }
-
     fn situation(&self) -> Situation {
         Situation { call: self.call, number: self.side.messages + 1, waited: self.waiter.waited() }
     }
 
-    /// A time-out before anything moved leaves the pair as it was; everything else ends the communicator.
     #[cold]
     fn fail(&mut self, ended: Ended) -> Box<Error> {
-        match ended {
-            Ended::TimedOut(missing) if !self.touched => {
-                Box::new(self.group.timed_out(missing, self.situation()))
-            }
-            ended => self.group.end_wait(ended, self.situation()),
-        }
+        self.group.end_transfer(ended, self.situation(), self.touched)
     }
 
     #[cold]

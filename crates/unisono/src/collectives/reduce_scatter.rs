@@ -66,7 +66,7 @@ pub(crate) fn reduce_scatter(
     let name = call.operation.name();
     let reducer = what.reducer(name)?;
     let (rank, world) = (group.members.rank, group.members.world);
-    arguments::overlap(name, input, output, -(table.range(rank).0 as isize))?;
+    arguments::overlap(name, input, output, Some(-(table.range(rank).0 as isize)))?;
     let element = what.dtype.size_bytes();
     let mut run = Run::begin(group, call.by(Algorithm::Swap), timeout)?;
     let blocks = Reducing { world, rank, input, output, table, reducer, element };

@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use parking_lot::MutexGuard;
-use unisono_protocol::{Ended, FINGERPRINTS, wait_until};
+use unisono_protocol::{Ended, FINGERPRINTS, Sequence, wait_until};
 
 use crate::call::Call;
 use crate::error::{BoxedResult, Error};
@@ -20,7 +20,7 @@ use crate::group::waiter::Waiter;
 use crate::group::{Group, Steps};
 
 /// How many steps may pass without a look at the clock, where a peer decides how many there are.
-const STEPS_PER_LOOK_AT_THE_CLOCK: u64 = 256;
+const STEPS_PER_LOOK_AT_THE_CLOCK: usize = 256;
 
 /// One collective under way.
 pub(crate) struct Run<'g> {
@@ -63,11 +63,7 @@ impl<'g> Run<'g> {
     #[inline]
     pub(crate) fn open_step(&mut self) -> BoxedResult<()> {
         fault::reach("before_arrive");
-        let step = self.step();
-        if step.is_multiple_of(STEPS_PER_LOOK_AT_THE_CLOCK) && self.waiter.is_overdue() {
-            return Err(self.fail(Ended::TimedOut(self.members.peers())));
-        }
-        match step.checked_sub(FINGERPRINTS) {
+        match self.step().checked_sub(FINGERPRINTS) {
             Some(reused) => self.wait_until_passed(self.members.peers(), reused),
             None => Ok(()),
         }
@@ -86,6 +82,7 @@ impl<'g> Run<'g> {
         // An abort is noticed by the next wait, after what has been published was used.
         arrival.publish(step, self.steps.history, &Waker);
         self.steps.step = step;
+        self.steps.published = self.steps.history;
         fault::reach("after_publish");
     }
 
@@ -95,11 +92,17 @@ impl<'g> Run<'g> {
     pub(crate) fn wait_for(&mut self, peers: u64) -> BoxedResult<()> {
         let step = self.steps.step;
         self.wait(peers, step)?;
+        self.compare(peers, step)
+    }
+
+    /// See that `peers`, who have published `step`, the last one of this rank, made the same calls up to it.
+    #[inline]
+    fn compare(&mut self, peers: u64, step: u64) -> BoxedResult<()> {
         let mut rest = peers;
         while rest != 0 {
             let peer = rest.trailing_zeros() as usize;
             rest &= rest - 1;
-            if self.members.memory(peer).arrival().fingerprint(step) != self.steps.history {
+            if self.members.memory(peer).arrival().fingerprint(step) != self.steps.published {
                 return Err(self.mismatch(peer));
             }
         }
@@ -122,7 +125,30 @@ impl<'g> Run<'g> {
                 late |= 1 << peer;
             }
         }
-        if late == 0 { Ok(()) } else { self.wait(late, step + 1) }
+        if late == 0 { Ok(()) } else { self.wait_for_late(late, step + 1) }
+    }
+
+    /// The slow path of [`Run::wait_until_passed`]. Ranks that only write (roots) would never compare their calls with
+    /// anybody's: so those who have come as far as this rank are compared here. Of two ranks one is behind, and the
+    /// fingerprint of its last step still stands with the other, who is less than [`FINGERPRINTS`] steps ahead.
+    #[cold]
+    fn wait_for_late(&mut self, late: u64, target: u64) -> BoxedResult<()> {
+        self.wait(late, target)?;
+        let step = self.steps.step;
+        let has_come = |peer: &usize| {
+            let look = self.members.memory(*peer).arrival().look();
+            late & (1 << peer) != 0 && look.sequence().has_reached(Sequence::of(step))
+        };
+        let comparable = (0..self.members.world).filter(has_come).fold(0, |peers, peer| peers | 1 << peer);
+        if step == 0 { Ok(()) } else { self.compare(comparable, step) }
+    }
+
+    /// Look at the clock now and then, where a peer decides how many steps there are.
+    pub(crate) fn check_deadline(&mut self, steps: usize) -> BoxedResult<()> {
+        if steps.is_multiple_of(STEPS_PER_LOOK_AT_THE_CLOCK) && self.waiter.is_overdue() {
+            return Err(self.fail(Ended::TimedOut(self.members.peers())));
+        }
+        Ok(())
     }
 
     #[inline]

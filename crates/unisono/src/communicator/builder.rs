@@ -177,7 +177,8 @@ impl Builder {
         let patience = self.rendezvous_timeout.unwrap_or(DEFAULT_RENDEZVOUS_TIMEOUT);
         let deadline = Instant::now().checked_add(patience);
         let meeting = self.meeting(rank, world)?;
-        let invitation = Invitation { rank, world, meeting, deadline, parameters, parent: None };
+        let invitation =
+            Invitation { rank, world, meeting, deadline, parameters, parent: None, ranks_alongside: world };
         let group = Group::new(processes::assemble(invitation)?);
         Ok(Communicator::over(group, self.timeout.unwrap_or(Some(DEFAULT_TIMEOUT))))
     }

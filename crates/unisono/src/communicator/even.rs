@@ -177,8 +177,10 @@ impl Communicator {
             Error::argument("all_gather", problem)
         })?;
         let element = dtype.size_bytes();
-        let rows: usize = shape[..along].iter().product();
-        let row_bytes = shape[along..].iter().product::<usize>() * element;
+        // Without elements an extent may be anything, and there are no rows.
+        let is_empty = input.len() == 0;
+        let rows: usize = if is_empty { 1 } else { shape[..along].iter().product() };
+        let row_bytes = if is_empty { 0 } else { input.len() / rows };
         let call = Call::new(Operation::AllGather)
             .of(input.len() / element, dtype)
             .shaped(shape.iter().copied().chain([along]));

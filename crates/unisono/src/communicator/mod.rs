@@ -132,7 +132,8 @@ impl Communicator {
         self.timeout
     }
 
-    /// A handle on the same group whose operations may wait this long; `None` is for ever.
+    /// A handle on the same group whose operations may wait this long; `None` is for ever. The time counts from the first
+    /// wait of an operation to its end.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -159,16 +160,19 @@ impl Communicator {
     }
 
     /// Stop the group, from any thread: every operation under way or to come, on every rank, ends with
-    /// [`Error::Aborted`](crate::Error::Aborted).
+    /// [`Error::Aborted`](crate::Error::Aborted), but for a `recv` whose message has come already.
     pub fn abort(&self) {
         self.group.abort();
     }
 
-    /// Leave together: wait for all ranks to call this, then leave. Dropping instead leaves at once, and alone.
+    /// Leave together: wait for all ranks to call this, then leave. Dropping instead leaves at once, and alone. After `close`
+    /// a new group may be formed under the same name at once; after a drop, once rank 0 has dropped its handle, too.
     ///
     /// # Errors
     /// If not all ranks came within `timeout`, or for any other terminal reason; this rank has left all the same.
     pub fn close(&self, timeout: Duration) -> Result<()> {
+        // Before anybody comes out of the barrier: who does may form a new group of the same name.
+        self.group.give_name_free();
         let together = broadcast::barrier(&self.group, Operation::Close, Some(timeout));
         self.group.leave();
         Ok(together?)

@@ -43,7 +43,12 @@ impl Communicator {
 
         let split = self.group.next_split();
         let subgroup = color.map(|color| subgroup(self.rank(), color, split, &all));
-        let assembled = self.group.backend.split(&self.group, subgroup.as_ref(), self.timeout)?;
+        // A rank that cannot take part ends it for all: nobody may wait for it.
+        let assembled = self
+            .group
+            .backend
+            .split(&self.group, subgroup.as_ref(), self.timeout)
+            .inspect_err(|_| self.group.abort())?;
         Ok(assembled.map(|assembled| Self::over(Group::new(assembled), self.timeout)))
     }
 }
@@ -58,8 +63,9 @@ fn subgroup(rank: usize, color: u64, split: u64, all: &[u64]) -> Subgroup {
         .collect();
     members.sort_unstable();
     let members: Vec<usize> = members.into_iter().map(|(_, member)| member).collect();
+    let ranks_alongside = all.chunks_exact(3).filter(|said| said[0] == 1).count().max(members.len());
     let new_rank = members.iter().position(|member| *member == rank).unwrap_or(0);
-    Subgroup { members, rank: new_rank, color, split }
+    Subgroup { members, rank: new_rank, color, split, ranks_alongside }
 }
 
 #[cfg(test)]

@@ -1,13 +1,18 @@
 //! What a rank sends to itself: a queue in private memory, of any length.
+//!
+//! The queue's length is published in the rank's own cursor to itself, so that waiting for a message is the same wait as for
+//! any other: with its deadline, its abort, and sleep.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 use unisono_kernels::DType;
+use unisono_protocol::{Ended, wait_until};
 
 use super::Group;
-use super::members::Situation;
+use super::members::{Situation, Waker};
+use super::waiter::Waiter;
 use crate::call::{Call, Operation};
 use crate::error::{BoxedResult, Error};
 use crate::memory::{Source, Target, copy};
@@ -16,22 +21,24 @@ use crate::memory::{Source, Target, copy};
 #[derive(Debug, Default)]
 pub(crate) struct Loopback {
     messages: Mutex<VecDeque<(DType, Vec<u8>)>>,
-    arrived: Condvar,
 }
 
 impl Loopback {
-    pub(crate) fn send(&self, dtype: DType, data: Source<'_>) {
+    pub(crate) fn send(
+        &self,
+        group: &Group,
+        dtype: DType,
+        data: Source<'_>,
+        timeout: Option<Duration>,
+    ) -> BoxedResult<()> {
+        let rank = group.members.rank;
+        let mut side = group.lock_side("send", &group.outgoing[rank], timeout)?;
         let mut bytes = vec![0u8; data.len()];
         copy(Target::of(&mut bytes), data);
         self.messages.lock().push_back((dtype, bytes));
-        self.arrived.notify_one();
-    }
-
-    /// Wake a waiting `recv`: the group has stopped.
-    pub(crate) fn wake(&self) {
-        // Under the lock, so that a waiter that has just found nothing cannot miss it.
-        let _messages = self.messages.lock();
-        self.arrived.notify_all();
+        side.messages += 1;
+        group.members.own().head(rank).word().publish(side.messages, &Waker);
+        Ok(())
     }
 
     pub(crate) fn recv(
@@ -43,35 +50,29 @@ impl Loopback {
         timeout: Option<Duration>,
     ) -> BoxedResult<()> {
         let rank = group.members.rank;
+        let mut side = group.lock_side("recv", &group.incoming[rank], timeout)?;
+        let mut waiter = Waiter::new(&group.members, group.crowded, timeout);
+        let sent = group.members.own().head(rank);
         let call = Call::new(Operation::Recv).of(count, dtype).rooted(rank);
-        let start = Instant::now();
-        let mut messages = self.messages.lock();
-        loop {
-            if let Some((found, bytes)) = messages.front() {
-                if *found != dtype || bytes.len() != data.len() {
-                    let elements = bytes.len() / found.size_bytes();
-                    let problem = format!(
-                        "asked for {count} x {dtype} from the own rank, which sent {elements} x {found}"
-                    );
-                    return Err(Box::new(Error::argument("recv", problem)));
-                }
-                copy(data, Source::of(bytes));
-                messages.pop_front();
-                return Ok(());
-            }
-            let at = Situation { call, number: 0, waited: start.elapsed() };
-            if group.members.is_stopped() {
-                return Err(group.end_with(group.members.explain(0, at)));
-            }
-            match timeout {
-                None => self.arrived.wait(&mut messages),
-                Some(timeout) => {
-                    if at.waited >= timeout {
-                        return Err(Box::new(group.timed_out(1 << rank, at)));
-                    }
-                    self.arrived.wait_for(&mut messages, timeout - at.waited);
-                }
-            }
+        let number = side.messages + 1;
+        let at = |waiter: &Waiter<'_>| Situation { call, number, waited: waiter.waited() };
+        if let Err(ended) = wait_until(1 << rank, number, |_| sent.word(), &mut waiter) {
+            return Err(group.end_transfer(ended, at(&waiter), false));
         }
+        let mut messages = self.messages.lock();
+        let Some((found, bytes)) = messages.front() else {
+            // Only somebody who writes other ranks' words can bring us here.
+            return Err(group.end_wait(Ended::Aborted(0), at(&waiter)));
+        };
+        if *found != dtype || bytes.len() != data.len() {
+            let elements = bytes.len() / found.size_bytes();
+            let problem =
+                format!("asked for {count} x {dtype} from the own rank, which sent {elements} x {found}");
+            return Err(Box::new(Error::argument("recv", problem)));
+        }
+        copy(data, Source::of(bytes));
+        messages.pop_front();
+        side.messages += 1;
+        Ok(())
     }
 }

@@ -89,8 +89,8 @@ impl Members {
         }
         // AcqRel: whoever reads the bit after seeing ABORT sees it set.
         if self.dead.fetch_or(1 << rank, Ordering::AcqRel) & (1 << rank) == 0 {
-            tracing::debug!(rank, pid = self.pids[rank], "a rank died");
             self.stop(Cause::PeerDied { rank, pid: self.pids[rank] });
+            tracing::debug!(rank, pid = self.pids[rank], "a rank died");
         }
     }
 
@@ -190,6 +190,7 @@ impl Members {
                 waited,
                 peers: self.statuses(missing),
                 reported_by,
+                terminal: true,
             },
             Cause::PeerLeft { rank } => {
                 Error::PeerLeft { rank, pid: self.pids[rank], call: at.call, number: at.number }

@@ -45,6 +45,8 @@ pub(crate) struct Steps {
     pub(crate) calls: u64,
     /// The fingerprint of all calls so far.
     pub(crate) history: u64,
+    /// The one that was published with the last step.
+    pub(crate) published: u64,
     /// Per peer: a step that it is known to have published.
     pub(crate) seen: Vec<u64>,
     /// How often the swap regions were used.
@@ -65,6 +67,7 @@ impl Steps {
             step: 0,
             calls: 0,
             history: 0,
+            published: 0,
             seen: vec![0; world],
             swap_uses: 0,
             swap_written: vec![[0; 2]; world],
@@ -206,28 +209,37 @@ impl Group {
             }
             Ended::TimedOut(missing) => {
                 self.members.stop(Cause::Timeout { missing, waited: at.waited });
-                self.end_with(self.timed_out(missing, at))
+                self.end_with(self.timed_out(missing, at, true))
             }
         }
     }
 
+    /// A send or recv ended without its peer. A time-out before anything had moved leaves the pair as it was; everything
+    /// else ends the communicator.
+    #[cold]
+    pub(crate) fn end_transfer(&self, ended: Ended, at: Situation, moved: bool) -> Box<Error> {
+        match ended {
+            Ended::TimedOut(missing) if !moved => Box::new(self.timed_out(missing, at, false)),
+            ended => self.end_wait(ended, at),
+        }
+    }
+
     /// The error of a deadline that passed.
-    pub(crate) fn timed_out(&self, missing: u64, at: Situation) -> Error {
+    fn timed_out(&self, missing: u64, at: Situation, terminal: bool) -> Error {
         Error::Timeout {
             call: at.call,
             number: at.number,
             waited: at.waited,
             peers: self.members.statuses(missing),
             reported_by: None,
+            terminal,
         }
     }
 
     /// Remember a terminal error; the first one stays.
     #[cold]
     pub(crate) fn end_with(&self, error: Error) -> Box<Error> {
-        let first = Box::new(self.ended.get_or_init(|| error).clone());
-        self.loopback.wake();
-        first
+        Box::new(self.ended.get_or_init(|| error).clone())
     }
 
     /// What each rank is and last did. The memory that says what it did is not mapped in a forked child.
@@ -239,7 +251,6 @@ impl Group {
     pub(crate) fn abort(&self) {
         if !self.born.crossed_fork() {
             self.members.stop(Cause::Aborted);
-            self.loopback.wake();
         }
     }
 
@@ -247,6 +258,14 @@ impl Group {
     pub(crate) fn leave(&self) {
         if !self.closed.swap(true, Ordering::AcqRel) && !self.born.crossed_fork() {
             self.members.leave();
+            self.give_name_free();
+        }
+    }
+
+    /// Let another group have this one's name. Nobody can come to this one anyway.
+    pub(crate) fn give_name_free(&self) {
+        if !self.born.crossed_fork() {
+            self.backend.close_door(self.members.rank);
         }
     }
 }

@@ -13,8 +13,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use unisono_os::fork_guard::ForkMark;
 use unisono_os::poll::{self, Waker};
 use unisono_os::robust::{self, DeathWords, WordState};
@@ -24,6 +25,11 @@ use unisono_os::{futex, pidfd, thread};
 use super::members::Members;
 use super::rendezvous::door::Door;
 use crate::error::{Error, Result};
+
+/// How often the words are looked at where the kernel cannot sleep on several at once.
+const LOOK_AT_WORDS_EVERY: Duration = Duration::from_millis(20);
+/// How long the watcher may take to close the door.
+const CLOSING_TAKES: Duration = Duration::from_secs(1);
 
 /// A group that wants to know, with the rank in it of each process, by that process's rank in the founding group.
 type Told = (Weak<Members>, Vec<Option<usize>>);
@@ -37,6 +43,9 @@ struct Shared {
     /// Not 0: the marker is to say goodbye and end. Futex.
     stop_marker: AtomicU32,
     stop_watcher: AtomicBool,
+    /// Whether the door is to be closed, and whether it is.
+    close_door: AtomicBool,
+    door_is_closed: (Mutex<bool>, Condvar),
 }
 
 /// The marker: alive from before this process's memory is handed out, so that nobody can miss its death.
@@ -88,6 +97,8 @@ impl Marker {
             dead: AtomicU64::new(0),
             stop_marker: AtomicU32::new(0),
             stop_watcher: AtomicBool::new(false),
+            close_door: AtomicBool::new(false),
+            door_is_closed: Default::default(),
         });
         let words =
             DeathWords::map(memory, offset as u64, world).map_err(Error::os("mapping the death words"))?;
@@ -156,10 +167,10 @@ fn listen_for_marks(shared: &Shared, founders: &Members) {
                 WordState::Left | WordState::NotYet => watched &= !(1 << peer),
             }
         }
-        let waited = futex::wait_any(&sleep_on, None).map(|_| ());
-        if waited.is_err() {
-            // Without futex_waitv (before Linux 5.16) the watcher's pidfds must do.
-            futex::wait(&shared.stop_marker, 0, None);
+        if futex::wait_any(&sleep_on, None).is_err() {
+            // Without futex_waitv (before Linux 5.16) the words are looked at now and then, while there are any.
+            let nap = (sleep_on.len() > 1).then_some(LOOK_AT_WORDS_EVERY);
+            futex::wait(&shared.stop_marker, 0, nap);
         }
     }
 }
@@ -181,6 +192,17 @@ impl Liveness {
             tracing::warn!("the marker has ended: deaths are heard of through pidfds");
         }
         Ok(Arc::new(Liveness { marker, waker, watcher: Some(watcher) }))
+    }
+
+    /// Give the group's name free, so that a new group may have it. Returns once nobody can come in any more.
+    pub(crate) fn close_door(&self) {
+        let shared = &self.marker.shared;
+        shared.close_door.store(true, Ordering::Release);
+        self.waker.wake();
+        let mut is_closed = shared.door_is_closed.0.lock();
+        if !*is_closed {
+            shared.door_is_closed.1.wait_for(&mut is_closed, CLOSING_TAKES);
+        }
     }
 
     /// Tell this sub-group, too: `ranks` has, for each process of the founding group, its rank in the sub-group.
@@ -217,8 +239,15 @@ fn watch(shared: &Shared, waker: &Waker, mut lifelines: Vec<Lifeline>, mut door:
                 return;
             }
         };
+        drop(descriptors);
         if ready[0].any() {
             waker.drain();
+        }
+        // Acquire: pairs with the release in `Liveness::close_door`.
+        if shared.close_door.load(Ordering::Acquire) {
+            door = None;
+            *shared.door_is_closed.0.lock() = true;
+            shared.door_is_closed.1.notify_all();
         }
         let knocked = ready[lines..doors].iter().any(|ready| ready.any());
         if door.as_mut().is_some_and(|door| !door.turn_away(knocked)) {

@@ -14,7 +14,7 @@ use unisono_os::socket::{Connection, Received};
 use crate::faults::{abstract_name, tell, told};
 use crate::harness::{self, Builder, Ranks};
 
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 1;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Hello {
@@ -39,6 +39,7 @@ pub(crate) struct Welcome {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Message {
     Hello(Hello),
+    Seated,
     Welcome(Welcome),
     Refused { problem: String, missing: Vec<usize> },
     Memory,
@@ -46,7 +47,6 @@ pub(crate) enum Message {
     Ready,
     Go,
     Failed { problem: String },
-    Seated,
 }
 
 /// A hello as an honest rank says it.

@@ -35,9 +35,18 @@ pub(crate) struct Subgroup {
     pub(crate) color: u64,
     /// The number of the split within the parent.
     pub(crate) split: u64,
+    /// How many ranks form sub-groups in this split, the own one's included.
+    pub(crate) ranks_alongside: usize,
 }
 
 impl Backend {
+    /// Nobody is to come to this group any more: give its name free.
+    pub(crate) fn close_door(&self, rank: usize) {
+        if let Backend::Processes(neighbours) = self {
+            neighbours.close_door(rank);
+        }
+    }
+
     /// Form a sub-group of `parent`. All members call this at once; ranks that are in none pass `None`.
     pub(crate) fn split(
         &self,

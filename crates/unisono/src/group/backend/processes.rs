@@ -47,7 +47,9 @@ pub(crate) fn assemble(invitation: Invitation) -> Result<Assembled> {
         Some(marker) => marker,
         None => Marker::start(met.own.memory.as_fd(), DEATH_WORDS, world)?,
     };
-    let liveness = Liveness::start(marker, Arc::clone(&members), lifelines, door)?;
+    // Who cannot listen for deaths must not take part: the others learn that it has left.
+    let liveness =
+        Liveness::start(marker, Arc::clone(&members), lifelines, door).inspect_err(|_| members.leave())?;
     let neighbours = Neighbours {
         liveness,
         founding_ranks: (0..world).collect(),
@@ -105,6 +107,7 @@ impl Neighbours {
             deadline: timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
             parameters: parent.parameters.clone(),
             parent: Some(Arc::clone(&parent.members)),
+            ranks_alongside: subgroup.ranks_alongside,
         };
         let mut met = rendezvous::meet(&invitation, |_| Ok(()))?;
         observe::report(&met, self.founding_ranks[parent.members.rank], subgroup.members.len());
@@ -113,7 +116,16 @@ impl Neighbours {
         let members = Arc::new(Members::new(subgroup.rank, pids, memories));
         let neighbours = self.neighbours_of(subgroup, invitation.meeting);
         self.liveness.also_tell(&members, neighbours.ranks_by_founder());
+        // What is crowded stays crowded: the parent's other ranks want their cores, too.
+        met.welcome.crowded |= parent.crowded;
         Ok(Some(assembled(label, met, members, neighbours)))
+    }
+
+    /// Give the group's name free, if this rank holds it.
+    pub(crate) fn close_door(&self, rank: usize) {
+        if rank == 0 && self.founding_ranks.len() == self.founders {
+            self.liveness.close_door();
+        }
     }
 
     fn neighbours_of(&self, subgroup: &Subgroup, meeting: Meeting) -> Neighbours {

@@ -17,6 +17,8 @@ use crate::error::Result;
 const FILE_AFTER: Duration = Duration::from_millis(500);
 /// How long a dying holder of the name is given to disappear.
 const PATIENCE_WITH_HOLDER: Duration = Duration::from_secs(10);
+/// How many are let in before the others get their turn.
+const MOST_AT_ONCE: usize = 64;
 const PAUSE: Duration = Duration::from_millis(20);
 /// How long a holder of the name may think about its answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
@@ -44,20 +46,23 @@ impl Door {
         let address = invitation.meeting.abstract_address();
         let patience = Instant::now() + PATIENCE_WITH_HOLDER;
         let patience = invitation.deadline.map_or(patience, |deadline| deadline.min(patience));
+        let mut had_ended = false;
         let listener = loop {
             match Listener::bind(&address) {
                 Ok(listener) => break listener,
                 Err(SocketError::InUse { holder, .. }) => {
-                    if let Some(answer) = ask_holder(invitation, &address) {
-                        return Err(invitation.error(format!("{} ({answer})", taken_by(holder))));
-                    }
-                    if has_ended(holder) {
+                    // It may have ended since the name was found taken: then the next try gets it.
+                    let has_ended = has_ended(holder);
+                    if std::mem::replace(&mut had_ended, has_ended) && has_ended {
                         let advice =
                             "it has ended, but a child that it forked still holds the name: end that child";
                         return Err(invitation.error(format!("{} ({advice})", taken_by(holder))));
                     }
+                    if !has_ended && let Some(answer) = ask_holder(invitation, &address) {
+                        return Err(invitation.error(format!("{} ({answer})", taken_by(holder))));
+                    }
                     if Instant::now() >= patience {
-                        return Err(invitation.error(format!("{} (it does not answer)", taken_by(holder))));
+                        return Err(invitation.error(format!("{} (it does not answer: it may be a forked child of an earlier rank 0, or stopped)", taken_by(holder))));
                     }
                     std::thread::sleep(PAUSE);
                 }
@@ -106,12 +111,12 @@ impl Door {
         std::iter::once(&self.listener).chain(&self.file).map(AsFd::as_fd).collect()
     }
 
-    /// Let in whoever waits outside.
+    /// Let in who waits outside, a bounded number at a time.
     pub(crate) fn let_in(&self) -> Vec<Connection> {
         let now = || Some(Instant::now());
         std::iter::once(&self.listener)
             .chain(&self.file)
-            .flat_map(|listener| std::iter::from_fn(move || listener.accept(now()).ok()))
+            .flat_map(|listener| std::iter::from_fn(move || listener.accept(now()).ok()).take(MOST_AT_ONCE))
             .collect()
     }
 

@@ -12,6 +12,11 @@ use super::{Invitation, Met, Own, Roster};
 use crate::error::{Error, Result};
 use crate::group::layout::Layout;
 
+/// How many connections may be silent at a time.
+const MOST_STRANGERS: usize = 128;
+/// How many refusals a time-out tells of.
+const MOST_REFUSALS: usize = 16;
+
 /// A rank that has come.
 struct Guest {
     connection: Connection,
@@ -117,7 +122,7 @@ impl Gathering<'_> {
             if ready.any()
                 && let Some(guest) = self.guests[rank].take()
             {
-                self.refusals.push(format!("rank {rank} (pid {}) came and left", guest.hello.pid));
+                self.remember_refusal(format!("rank {rank} (pid {}) came and left", guest.hello.pid));
             }
         }
         let speak: Vec<bool> = strangers.iter().map(|ready| ready.any()).collect();
@@ -129,13 +134,23 @@ impl Gathering<'_> {
             self.hear(stranger)?;
         }
         self.strangers.extend(self.door.let_in());
+        // Who says nothing makes room for others; a rank speaks at once, and comes again if it was unlucky.
+        let too_many = self.strangers.len().saturating_sub(MOST_STRANGERS);
+        self.strangers.drain(..too_many);
         Ok(())
     }
 
     /// A stranger has something to say: seat it, or turn it away with the reason.
     fn hear(&mut self, stranger: Connection) -> Result<()> {
-        let Ok(Some((Message::Hello(hello), _))) = messages::receive(&stranger, Some(Instant::now())) else {
-            return Ok(()); // It left, knocked to see who is here, or is no rank.
+        let hello = match messages::receive(&stranger, Some(Instant::now())) {
+            Ok(Some((Message::Hello(hello), _))) => hello,
+            Ok(Some((Message::Failed { problem }, _))) => {
+                let text = format!("a process was refused: it {problem}");
+                refuse(&stranger, &text, &[]);
+                self.remember_refusal(text);
+                return Ok(());
+            }
+            _ => return Ok(()), // It left, or knocked to see who is here.
         };
         let world = self.invitation.world;
         let mine = unisono_os::process::uid();
@@ -172,8 +187,15 @@ impl Gathering<'_> {
         if hello.world != world && credentials.uid == mine && hello.version == messages::VERSION {
             return Err(self.invitation.error(text));
         }
-        self.refusals.push(text);
+        self.remember_refusal(text);
         Ok(())
+    }
+
+    /// For the time-out's message, which nobody wants to be a book.
+    fn remember_refusal(&mut self, text: String) {
+        if self.refusals.len() < MOST_REFUSALS {
+            self.refusals.push(text);
+        }
     }
 
     fn somebody_is_missing(&self) -> Error {
@@ -217,7 +239,10 @@ impl Gathering<'_> {
         let each = Layout::new(self.invitation.world, &self.invitation.parameters)?.total() as u64;
         for hello in hellos {
             let same = |other: &&&Hello| same_limit(other, hello);
-            let sharing = hellos.iter().filter(same).count() as u64;
+            let here = hellos.iter().filter(same).count();
+            // Sub-groups that form at the same time reserve at the same time.
+            let all = if here == hellos.len() { here.max(self.invitation.ranks_alongside) } else { here };
+            let sharing = all as u64;
             if each.saturating_mul(sharing) > hello.headroom {
                 return Err(Error::OutOfMemory {
                     what: format!("the staging of {sharing} ranks ({each} bytes each)"),

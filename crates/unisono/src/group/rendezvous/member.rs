@@ -85,12 +85,11 @@ fn take_seat(invitation: &Invitation) -> Result<Connection> {
     loop {
         let leader = find_leader(invitation)?;
         let hello = Message::Hello(invitation.hello());
-        match messages::send(&leader, &hello, &[], invitation.deadline) {
-            Ok(()) => {}
-            Err(SocketError::Closed) => continue,
+        let received = match messages::send(&leader, &hello, &[], invitation.deadline) {
+            Ok(()) => invitation.receive(&leader, "rank 0", verdict_by(invitation))?,
+            Err(SocketError::Closed) => None,
             Err(error) => return Err(invitation.socket_error("rank 0")(error)),
-        }
-        let received = invitation.receive(&leader, "rank 0", verdict_by(invitation))?;
+        };
         let is_late = invitation.deadline.is_some_and(|deadline| Instant::now() >= deadline);
         if received.is_some() || is_late {
             understood(invitation, received, |message, _| matches!(message, Message::Seated).then_some(()))?;

@@ -20,7 +20,7 @@ use unisono_os::socket::{Connection, Message as Packet, Received, SocketError};
 use crate::parameters::Parameters;
 
 /// Changes whenever a message or the layout of the memory does.
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 1;
 const LONGEST: usize = 64 * 1024;
 
 /// Who a rank is and where it runs.
@@ -49,6 +49,8 @@ pub(crate) struct Welcome {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Message {
     Hello(Hello),
+    /// Rank 0 lives and has heard the hello; what it waits for now are the others.
+    Seated,
     Welcome(Welcome),
     /// The end, from rank 0; `missing` are ranks that never came.
     Refused {
@@ -68,8 +70,6 @@ pub(crate) enum Message {
     Failed {
         problem: String,
     },
-    /// Rank 0 lives and has heard the hello; what it waits for now are the others.
-    Seated,
 }
 
 /// Send a message.

@@ -51,6 +51,8 @@ pub(crate) struct Invitation {
     pub(crate) parameters: Parameters,
     /// The group of which this will be a sub-group: if it stops, nobody waits for those who cannot come any more.
     pub(crate) parent: Option<Arc<Members>>,
+    /// How many ranks reserve memory at the same time as these, these included.
+    pub(crate) ranks_alongside: usize,
 }
 
 /// A rank's own memory and how others learn of its death.
