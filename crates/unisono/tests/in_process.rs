@@ -5,7 +5,7 @@ mod conformance;
 
 use std::time::Duration;
 
-use conformance::{arguments, order, small_parameters, stream, subgroups, sweep, threads};
+use conformance::{arguments, order, small_parameters, stream, subgroups, sweep, threads, values};
 use unisono::{Communicator, Parameters};
 
 /// No operation of a test takes this long; a rank that would hang fails instead.
@@ -93,6 +93,16 @@ fn the_default_parameters_carry_data_of_several_chunks() {
     for world in full_or_quick(vec![2, 3], vec![2]) {
         on_all_ranks(&Parameters::for_world(world), world, |comm| sweep::large_operations(&comm, bytes));
     }
+}
+
+#[test]
+fn reductions_worked_out_by_hand() {
+    on_small_worlds(&[3], |comm| values::reductions_worked_out_by_hand(&comm));
+}
+
+#[test]
+fn a_thread_that_rounds_otherwise_gives_the_same_bits() {
+    on_small_worlds(&[2, 3], |comm| values::a_thread_that_rounds_otherwise_gives_the_same_bits(&comm));
 }
 
 #[test]

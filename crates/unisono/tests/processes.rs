@@ -6,7 +6,7 @@ mod harness;
 
 use std::time::Duration;
 
-use conformance::{arguments, order, small_environment, stream, subgroups, sweep, threads};
+use conformance::{arguments, order, small_environment, stream, subgroups, sweep, threads, values};
 use harness::{Builder, Named, Ranks, quick};
 use unisono::{Communicator, Isa};
 
@@ -77,6 +77,12 @@ fn float_reductions() {
     sweep::float_reductions(&connect());
 }
 
+fn known_values() {
+    let comm = connect();
+    values::reductions_worked_out_by_hand(&comm);
+    values::a_thread_that_rounds_otherwise_gives_the_same_bits(&comm);
+}
+
 fn keep_an_order() {
     let comm = connect();
     order::a_root_does_not_wait_for_its_readers(&comm);
@@ -106,6 +112,7 @@ const SCENARIOS: &[Named] = named![
     random_operations,
     large_operations,
     float_reductions,
+    known_values,
     keep_an_order,
     form_subgroups,
     share_a_communicator,
@@ -151,6 +158,10 @@ fn every_mix_of_instruction_sets_gives_the_same_bits() {
     }
 }
 
+fn reductions_worked_out_by_hand() {
+    small_ranks("known_values", 3).start().all_succeed(PATIENCE);
+}
+
 fn all_algorithms_give_the_same_bits() {
     for &world in worlds(&[2, 3, 4]) {
         for small in ["0", "1MiB"] {
@@ -185,6 +196,7 @@ fn main() {
             random_operations_follow_one_another_in_other_worlds,
             the_default_parameters_carry_data_of_several_chunks,
             every_mix_of_instruction_sets_gives_the_same_bits,
+            reductions_worked_out_by_hand,
             all_algorithms_give_the_same_bits,
             ranks_need_not_keep_step,
             subgroups_have_an_order_of_their_own,

@@ -22,6 +22,7 @@ pub(crate) mod subgroups;
 pub(crate) mod sweep;
 pub(crate) mod threads;
 mod transfers;
+pub(crate) mod values;
 
 use unisono::{Communicator, DType, Parameters, ReduceOp, Result};
 

@@ -22,17 +22,16 @@ pub(crate) fn lengths(dtype: DType) -> Vec<usize> {
     ]
 }
 
-/// Every operation on every type with every reduction at each of `lengths`. Root and form change from case to case.
+/// Every operation on every type with every reduction at each of `lengths`. Root and form are drawn for each.
 pub(crate) fn every_operation(comm: &Communicator, lengths: impl Fn(DType) -> Vec<usize>) {
     let checker = Checker::new(comm, 1);
     let mut number = 0;
     for dtype in DType::ALL {
         for kind in Kind::ALL {
-            for (index, count) in lengths(dtype).into_iter().enumerate() {
+            for count in lengths(dtype) {
                 for op in reductions(kind, dtype) {
-                    let root = number as usize % comm.world_size();
-                    // The number of reductions and the number of forms share no pattern over the lengths.
-                    let form = Form::ALL[(number as usize + index) % Form::ALL.len()];
+                    let mut draws = Draws::new(&[1, number]);
+                    let (root, form) = (draws.below(comm.world_size()), draws.pick(&Form::ALL));
                     checker.perform(number, Case { kind, dtype, op, count, root, form });
                     number += 1;
                 }
@@ -47,7 +46,7 @@ fn reductions(kind: Kind, dtype: DType) -> Vec<ReduceOp> {
     supported.take(if kind.reduces() { usize::MAX } else { 1 }).collect()
 }
 
-/// All forms of each reduction on floats, at lengths that go in one step and in two.
+/// Each reduction on floats, at lengths that go in one step and in two.
 pub(crate) fn float_reductions(comm: &Communicator) {
     let checker = Checker::new(comm, 2);
     let mut number = 0;
@@ -55,8 +54,8 @@ pub(crate) fn float_reductions(comm: &Communicator) {
         for op in reductions(Kind::AllReduce, dtype) {
             for count in [1, 31, 500, 4099] {
                 for kind in [Kind::AllReduce, Kind::Reduce, Kind::ReduceScatter] {
-                    let form = Form::ALL[number as usize % Form::ALL.len()];
-                    let root = number as usize % comm.world_size();
+                    let mut draws = Draws::new(&[2, number]);
+                    let (root, form) = (draws.below(comm.world_size()), draws.pick(&Form::ALL));
                     checker.perform(number, Case { kind, dtype, op, count, root, form });
                     number += 1;
                 }
