@@ -14,6 +14,7 @@
 //! | [`word`] | one 32-bit word: sequence, SLEEPING, ABORT; publish, sleep and abort on it |
 //! | [`arrival`] | a rank's arrival line: its word and the fingerprints of its last calls |
 //! | [`waiting`] | waiting for words of several peers at once |
+//! | [`steps`] | the steps of a rank: barrier, and when staging is free again |
 //! | [`record`] | what a rank is doing and why it stopped, for the others to read |
 //! | [`window`] | the cursors of a byte window from one sender to one receiver |
 //!
@@ -24,6 +25,7 @@ pub mod arrival;
 pub mod atomics;
 pub mod record;
 pub mod sequence;
+pub mod steps;
 pub mod waiting;
 pub mod window;
 pub mod word;
@@ -31,6 +33,7 @@ pub mod word;
 pub use arrival::{ArrivalLine, FINGERPRINTS};
 pub use record::{CallRecord, CauseRecord, Latest};
 pub use sequence::Sequence;
+pub use steps::{Halt, Steps};
 pub use waiting::{Ended, Turn, Wait, wait_until};
 pub use window::Cursor;
 pub use word::{Futex, Look, Word};

@@ -22,6 +22,9 @@ pub enum Turn {
 
 /// How a waiter passes its time between two looks.
 pub trait Wait: Futex {
+    /// Another wait begins.
+    fn begin(&mut self) {}
+
     /// Pass a moment. `peer` is one of those still missing.
     fn turn(&mut self, peer: usize) -> Turn;
 }
@@ -46,6 +49,7 @@ pub fn wait_until<'w>(
     word_of: impl Fn(usize) -> &'w Word,
     wait: &mut impl Wait,
 ) -> Result<(), Ended> {
+    wait.begin();
     let target = Sequence::of(target);
     let mut missing = peers;
     let mut aborted_before = false;

@@ -11,7 +11,7 @@ use crate::scenarios::swap::Writers;
 use crate::scenarios::{broadcast, migrate, swap, window, words};
 
 #[test]
-#[should_panic(expected = "of step 1")]
+#[should_panic(expected = "the fingerprint of rank")]
 fn a_fingerprint_overwritten_too_early() {
     explore(3, || words::fingerprint_slots_are_reused_after_all_have_passed(5, Space::Ignored));
 }

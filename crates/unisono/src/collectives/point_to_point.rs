@@ -204,7 +204,6 @@ impl<'g> Transfer<'g> {
 
     fn wait(&mut self, target: u64) -> BoxedResult<()> {
         let other = self.other;
-        self.waiter.begin_wait();
         wait_until(1 << self.peer, target, |_| other.word(), &mut self.waiter)
             .map_err(|ended| self.fail(ended))
     }

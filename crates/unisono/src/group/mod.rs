@@ -39,16 +39,12 @@ use members::{Members, Situation};
 /// How far this rank has come, and which staging it used when. Steps count from 1; 0 says never.
 #[derive(Debug)]
 pub(crate) struct Steps {
-    /// The step that this rank published last.
-    pub(crate) step: u64,
+    /// The steps that this rank has taken, and what it knows of the others'.
+    pub(crate) taken: unisono_protocol::Steps,
     /// The number of the last call.
     pub(crate) calls: u64,
     /// The fingerprint of all calls so far.
     pub(crate) history: u64,
-    /// The one that was published with the last step.
-    pub(crate) published: u64,
-    /// Per peer: a step that it is known to have published.
-    pub(crate) seen: Vec<u64>,
     /// How often the swap regions were used.
     pub(crate) swap_uses: u64,
     /// Per peer and region (0: in the peer's memory, 1: in the own): when this rank last wrote it.
@@ -64,11 +60,9 @@ pub(crate) struct Steps {
 impl Steps {
     fn new(world: usize) -> Self {
         Steps {
-            step: 0,
+            taken: unisono_protocol::Steps::new(world),
             calls: 0,
             history: 0,
-            published: 0,
-            seen: vec![0; world],
             swap_uses: 0,
             swap_written: vec![[0; 2]; world],
             migrate_written: vec![0; world],

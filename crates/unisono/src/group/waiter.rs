@@ -37,13 +37,6 @@ impl<'g> Waiter<'g> {
         Waiter { members, crowded, timeout, waiting_since: None, this_wait_since: None, looks: 0 }
     }
 
-    /// Begin another wait of the same operation.
-    #[inline]
-    pub(crate) fn begin_wait(&mut self) {
-        self.looks = 0;
-        self.this_wait_since = None;
-    }
-
     /// How long this operation has waited.
     pub(crate) fn waited(&self) -> Duration {
         self.waiting_since.map_or(Duration::ZERO, |since| since.elapsed())
@@ -85,6 +78,12 @@ impl Futex for Waiter<'_> {
 }
 
 impl Wait for Waiter<'_> {
+    #[inline]
+    fn begin(&mut self) {
+        self.looks = 0;
+        self.this_wait_since = None;
+    }
+
     #[inline]
     fn turn(&mut self, peer: usize) -> Turn {
         self.looks = self.looks.saturating_add(1);

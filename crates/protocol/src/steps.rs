@@ -1,0 +1,170 @@
+//! The steps of one rank: publishing them, waiting for those of the peers, and when staging is free again.
+//!
+//! Every collective is a fixed number of steps. A step is: [`Steps::open`] · write staging · [`Steps::publish`] ·
+//! [`Steps::wait_for`] the ranks whose data is needed · read. A barrier is one step that waits for all. Publishing step
+//! `s` says that everything this rank had to read before `s` has been read; that is what
+//! [`Steps::wait_until_passed`] relies on, the space rule: **staging last written in step `w` may be overwritten once
+//! its reader has published a step after `w`.** One rule for every operation. Where everybody waits for everybody it
+//! costs nothing, because the wait has shown it already.
+
+use crate::arrival::{ArrivalLine, FINGERPRINTS};
+use crate::sequence::Sequence;
+use crate::waiting::{Ended, Wait, wait_until};
+use crate::word::Futex;
+
+/// Why a step cannot be taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Halt {
+    /// A wait ended without all peers.
+    Ended(Ended),
+    /// This peer published another fingerprint: it makes different calls.
+    Differs(usize),
+}
+
+impl From<Ended> for Halt {
+    fn from(ended: Ended) -> Self {
+        Halt::Ended(ended)
+    }
+}
+
+/// How far one rank has come, and what it knows of the others.
+#[derive(Debug)]
+pub struct Steps {
+    /// The step published last; steps count from 1.
+    last: u64,
+    /// The fingerprint that was published with it.
+    fingerprint: u64,
+    /// Per peer: a step that it is known to have published.
+    seen: Vec<u64>,
+}
+
+impl Steps {
+    /// Before the first step, in a world of `world` ranks.
+    pub fn new(world: usize) -> Self {
+        Steps { last: 0, fingerprint: 0, seen: vec![0; world] }
+    }
+
+    /// The number of the step that is open, or will be.
+    #[inline]
+    pub fn next(&self) -> u64 {
+        self.last + 1
+    }
+
+    /// Open the next step: from here on staging may be written. Waits until every one of `peers` (all of them) is at most
+    /// three steps behind, because the slot of a fingerprint is reused then.
+    ///
+    /// # Errors
+    /// [`Halt`], as [`Steps::wait_until_passed`].
+    #[inline]
+    pub fn open<'l>(
+        &mut self,
+        peers: u64,
+        line_of: impl Fn(usize) -> &'l ArrivalLine,
+        wait: &mut impl Wait,
+    ) -> Result<(), Halt> {
+        match self.next().checked_sub(FINGERPRINTS) {
+            Some(reused) => self.wait_until_passed(peers, reused, line_of, wait),
+            None => Ok(()),
+        }
+    }
+
+    /// Publish the open step of the call with this fingerprint: what was written is visible to whoever waits for it.
+    /// An abort is noticed by the next wait, after what has been published was used.
+    #[inline]
+    pub fn publish(&mut self, own: &ArrivalLine, fingerprint: u64, futex: &impl Futex) {
+        // Pairs with the looks of `wait_until` in every peer's `wait_for` and `wait_until_passed`.
+        own.publish(self.next(), fingerprint, futex);
+        self.last += 1;
+        self.fingerprint = fingerprint;
+    }
+
+    /// Wait until every one of `peers` has published the step that this rank published last, and see that it means the
+    /// same call.
+    ///
+    /// # Errors
+    /// [`Halt`] says who has not come, or who makes different calls.
+    #[inline]
+    pub fn wait_for<'l>(
+        &mut self,
+        peers: u64,
+        line_of: impl Fn(usize) -> &'l ArrivalLine,
+        wait: &mut impl Wait,
+    ) -> Result<(), Halt> {
+        self.wait(peers, self.last, &line_of, wait)?;
+        self.compare(peers, &line_of)
+    }
+
+    /// Wait until every one of `peers` has published a step after `step`, and so has read all it had to read in it.
+    /// Step 0 is before all steps: staging that was never used is free.
+    ///
+    /// # Errors
+    /// [`Halt`] says who has not come, or who makes different calls.
+    #[inline]
+    pub fn wait_until_passed<'l>(
+        &mut self,
+        peers: u64,
+        step: u64,
+        line_of: impl Fn(usize) -> &'l ArrivalLine,
+        wait: &mut impl Wait,
+    ) -> Result<(), Halt> {
+        if step == 0 {
+            return Ok(());
+        }
+        let late = bits(peers).filter(|peer| self.seen[*peer] <= step).fold(0, |late, peer| late | 1 << peer);
+        if late == 0 { Ok(()) } else { self.wait_for_late(late, step + 1, &line_of, wait) }
+    }
+
+    /// The slow path of [`Steps::wait_until_passed`]. Ranks that only write (roots) would never compare their calls with
+    /// anybody's, so those who have come as far as this rank are compared here. Of two ranks one is behind, and the
+    /// fingerprint of its last step still stands with the other, who is less than [`FINGERPRINTS`] steps ahead.
+    #[cold]
+    fn wait_for_late<'l>(
+        &mut self,
+        late: u64,
+        target: u64,
+        line_of: &impl Fn(usize) -> &'l ArrivalLine,
+        wait: &mut impl Wait,
+    ) -> Result<(), Halt> {
+        self.wait(late, target, line_of, wait)?;
+        if self.last == 0 {
+            return Ok(());
+        }
+        let has_come = |peer: &usize| line_of(*peer).look().sequence().has_reached(Sequence::of(self.last));
+        let come = bits(late).filter(has_come).fold(0, |come, peer| come | 1 << peer);
+        self.compare(come, line_of)
+    }
+
+    #[inline]
+    fn wait<'l>(
+        &mut self,
+        peers: u64,
+        step: u64,
+        line_of: &impl Fn(usize) -> &'l ArrivalLine,
+        wait: &mut impl Wait,
+    ) -> Result<(), Halt> {
+        wait_until(peers, step, |peer| line_of(peer).word(), wait)?;
+        for peer in bits(peers) {
+            self.seen[peer] = step.max(self.seen[peer]);
+        }
+        Ok(())
+    }
+
+    /// See that `peers`, who have published this rank's last step, mean the same call by it.
+    #[inline]
+    fn compare<'l>(&self, peers: u64, line_of: &impl Fn(usize) -> &'l ArrivalLine) -> Result<(), Halt> {
+        match bits(peers).find(|peer| line_of(*peer).fingerprint(self.last) != self.fingerprint) {
+            Some(peer) => Err(Halt::Differs(peer)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The positions of the bits that are set.
+#[inline]
+fn bits(mut set: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let bit = (set != 0).then(|| set.trailing_zeros() as usize)?;
+        set &= set - 1;
+        Some(bit)
+    })
+}
