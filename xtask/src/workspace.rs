@@ -101,9 +101,11 @@ impl Workspace {
     /// compiler copied elsewhere would load the libraries of the original and take over its sysroot.
     fn library_path(&self) -> Option<OsString> {
         let given = env::var_os("LD_LIBRARY_PATH")?;
-        let kept: Vec<PathBuf> = env::split_paths(&given)
-            .filter(|path| !path.starts_with(&self.target) && !path.starts_with(&self.compiler.sysroot))
-            .collect();
+        // Links are followed: a toolchain may go by several names.
+        let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+        let (target, sysroot) = (real(&self.target), real(&self.compiler.sysroot));
+        let is_kept = |path: &PathBuf| !real(path).starts_with(&target) && !real(path).starts_with(&sysroot);
+        let kept: Vec<PathBuf> = env::split_paths(&given).filter(is_kept).collect();
         if kept.is_empty() { None } else { env::join_paths(kept).ok() }
     }
 }

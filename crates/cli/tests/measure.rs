@@ -79,15 +79,21 @@ fn arguments_that_make_no_sense_are_refused_in_words() {
     }
 }
 
-/// The children of a process that run this program as workers, once there are `count`.
-fn workers_of(parent: u32, count: usize) -> Vec<u32> {
+/// The children of a process.
+fn children_of(parent: u32) -> Option<Vec<u32>> {
+    let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).ok()?;
+    Some(children.split_whitespace().filter_map(|pid| pid.parse().ok()).collect())
+}
+
+/// The workers of a measurement, once there are `count`: children of the one process that leads its session.
+fn workers_of(program: u32, count: usize) -> Vec<u32> {
     wait_for("the workers", || {
-        let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).ok()?;
-        let children: Vec<u32> = children.split_whitespace().filter_map(|pid| pid.parse().ok()).collect();
+        let leader = *children_of(program)?.first()?;
+        let workers = children_of(leader)?;
         let is_worker = |pid: &u32| {
             std::fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.contains("worker"))
         };
-        (children.len() >= count && children.iter().all(is_worker)).then_some(children)
+        (workers.len() >= count && workers.iter().all(is_worker)).then_some(workers)
     })
 }
 

@@ -21,8 +21,8 @@ use super::death;
 use super::run::seconds;
 use crate::output;
 use crate::worker::pool::{Pool, Probe};
-use crate::worker::session;
 use crate::worker::protocol::{Answer, Request, Subject};
+use crate::worker::session;
 
 /// Rounds of one size that are wanted; each has its share of the time.
 const ROUNDS: usize = 3;

@@ -29,7 +29,10 @@ pub(crate) fn in_its_own(measure: impl FnOnce() -> anyhow::Result<ExitCode>) -> 
     let mut leader = Command::new(program);
     leader.args(std::env::args_os().skip(1)).env(INSIDE, "1");
     let die_with_parent = Some(Signal::Kill);
-    process::prepare_child(&mut leader, ChildSetup { die_with_parent, new_session: true, ..Default::default() });
+    process::prepare_child(
+        &mut leader,
+        ChildSetup { die_with_parent, new_session: true, ..Default::default() },
+    );
     let status = leader.status().context("cannot start the measurement in a session of its own")?;
     Ok(ExitCode::from(verdict::exit_code(status)))
 }
