@@ -108,6 +108,8 @@ fn a_forked_child_has_no_mapping_and_dropping_it_unmaps_nothing() {
 
 #[test]
 fn a_forked_child_may_map_and_unmap_anew() {
+    // What is found out once is found out before the fork: another thread might be about to, and the child would wait for it.
+    drop(Mapping::anonymous(BYTES).unwrap());
     // SAFETY: the child makes system calls only, takes no lock and ends by `_exit`.
     let pid = unsafe { libc::fork() };
     if pid == 0 {
