@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use common::{argument, as_user, in_seconds, is_root, play};
-use unisono_os::socket::{Address, Connection, Listener, Message, Received, SocketError, holder_of};
+use unisono_os::socket::{Address, Connection, Listener, Message, Received, SocketError, holder_of, sweep};
 use unisono_os::{memfd, process};
 
 fn abstract_address(test: &str) -> Address {
@@ -205,6 +205,78 @@ fn what_is_no_socket_of_ours_is_never_removed() {
     assert!(matches!(Listener::bind(&address), Err(SocketError::InUse { .. })));
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
     std::fs::remove_file(&path).unwrap();
+}
+
+#[test]
+fn a_sweep_takes_deserted_sockets_of_that_name_and_nothing_else() {
+    let (_, directory) = file_address("sweep");
+    std::fs::create_dir(&directory).unwrap();
+    let place = |name: &str| directory.join(name);
+    // The standard library's listener leaves its file behind, as a killed process does.
+    let desert = |name: &str| drop(std::os::unix::net::UnixListener::bind(place(name)).unwrap());
+    for name in ["swept-1", "swept-2", "kept-other-name", "kept-linked-to"] {
+        desert(name);
+    }
+    let _listener = Listener::bind(&Address::File(place("swept-kept-listener"))).unwrap();
+    let _stream = std::os::unix::net::UnixListener::bind(place("swept-kept-stream")).unwrap();
+    std::fs::write(place("swept-kept-regular"), "precious").unwrap();
+    std::fs::create_dir(place("swept-kept-directory")).unwrap();
+    for (link, target) in [("socket", "kept-linked-to"), ("regular", "swept-kept-regular"), ("void", "none")]
+    {
+        std::os::unix::fs::symlink(place(target), place(&format!("swept-kept-link-{link}"))).unwrap();
+    }
+    if is_root("the part about another user") {
+        desert("swept-kept-foreign");
+        std::os::unix::fs::lchown(place("swept-kept-foreign"), Some(65534), None).unwrap();
+    }
+    let names = || {
+        let mut names: Vec<String> = std::fs::read_dir(&directory)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort_unstable();
+        names
+    };
+    let kept: Vec<String> = names().into_iter().filter(|name| name.contains("kept")).collect();
+    let is_meant = |name: &std::ffi::OsStr| name.as_encoded_bytes().starts_with(b"swept-");
+    assert_eq!(sweep(&directory, is_meant).unwrap(), 2);
+    assert_eq!(names(), kept);
+    assert_eq!(sweep(&directory, is_meant).unwrap(), 0);
+    assert_eq!(names(), kept);
+    std::fs::remove_dir_all(&directory).unwrap();
+    sweep(&directory, is_meant).unwrap_err();
+}
+
+#[test]
+fn a_sweep_beside_many_who_make_files_takes_none_of_theirs() {
+    let (_, directory) = file_address("broom");
+    std::fs::create_dir(&directory).unwrap();
+    let end = Instant::now() + Duration::from_millis(500);
+    std::thread::scope(|scope| {
+        let sweeper = scope.spawn(|| {
+            let mut swept = 0;
+            while Instant::now() < end {
+                swept += sweep(&directory, |_| true).unwrap_or(0); // The lock may be taken for long.
+            }
+            swept
+        });
+        let makers = (0..3).map(|maker| {
+            let path = directory.join(format!("made-{maker}"));
+            scope.spawn(move || {
+                while Instant::now() < end {
+                    // One that a killed process left, then one in its place.
+                    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+                    let listener = Listener::bind(&Address::File(path.clone())).unwrap();
+                    assert!(path.exists(), "a file with a listener was swept away");
+                    let _ = Connection::connect(listener.address(), in_seconds(1)).unwrap();
+                    drop(listener);
+                }
+            })
+        });
+        makers.collect::<Vec<_>>().into_iter().for_each(|maker| maker.join().unwrap());
+        assert!(sweeper.join().unwrap() > 0, "nothing was ever swept: the test has no teeth");
+    });
+    std::fs::remove_dir_all(&directory).unwrap();
 }
 
 #[test]

@@ -140,7 +140,7 @@ fn listen(socket: &OwnedFd, address: &Address) -> Result<(), SocketError> {
 /// lock.
 fn bind_file(socket: &OwnedFd, address: &Address, path: &Path) -> Result<SocketFile, SocketError> {
     address.to_system()?; // An invalid address is told before anything is locked.
-    let _lock = lock_directory(path)?;
+    let _lock = lock_directory(directory_of(path), DIRECTORY_PATIENCE)?;
     // The file gets the socket's mode: nobody else can connect, not even for a moment.
     rustix::fs::fchmod(socket, Mode::RUSR | Mode::WUSR)
         .map_err(|errno| OsError::from_errno("fchmod", errno, address.to_string()))?;
@@ -173,15 +173,18 @@ fn remove_stale(address: &Address, path: &Path) -> Result<(), SocketError> {
     }
 }
 
-/// Lock the directory of a path among processes that take addresses in it, until the file is dropped.
-fn lock_directory(path: &Path) -> Result<File, SocketError> {
-    let directory = match path.parent() {
+fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
-    };
+    }
+}
+
+/// Lock a directory among processes that take addresses in it or sweep it, until the file is dropped.
+pub(super) fn lock_directory(directory: &Path, patience: Duration) -> Result<File, SocketError> {
     let context = || directory.display().to_string();
     let opened = File::open(directory).map_err(|error| OsError::from_io("open", &error, context()))?;
-    let deadline = Some(Instant::now() + DIRECTORY_PATIENCE);
+    let deadline = Some(Instant::now() + patience);
     loop {
         match rustix::fs::flock(&opened, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Ok(opened),

@@ -8,10 +8,12 @@
 mod address;
 mod connection;
 mod listener;
+mod sweep;
 
 pub use address::Address;
 pub use connection::{Connection, Credentials, MOST_DESCRIPTORS, Message, Received};
 pub use listener::{Listener, holder_of};
+pub use sweep::sweep;
 
 use crate::OsError;
 

@@ -15,6 +15,7 @@ mod restarts;
 mod settings;
 mod strangers;
 mod surroundings;
+mod sweeping;
 
 const SCENARIOS: &[harness::Named] = named! {
     meeting::{meet, meet_and_stay, meet_by_exchange, squat}
@@ -39,6 +40,11 @@ const PROMISES: &[harness::Named] = named! {
         after_all_ranks_were_killed_nothing_is_left_and_the_next_start_works_at_once,
         a_name_that_a_forked_child_of_the_killed_still_holds_is_a_clear_error_until_it_ends,
         a_start_whose_ranks_were_killed_at_random_moments_does_not_harm_the_next,
+    }
+    sweeping::{
+        the_socket_file_of_a_killed_rank_0_is_swept_by_the_next_start_under_another_name,
+        the_socket_file_of_a_killed_rank_0_is_swept_by_the_ranks_that_outlive_it,
+        a_start_that_makes_no_socket_file_sweeps_too,
     }
     surroundings::{
         ranks_in_different_network_namespaces_meet_in_a_given_directory,

@@ -1,7 +1,8 @@
 //! The sockets at which rank 0 can be found: while ranks gather, and later to turn latecomers away.
 //!
 //! The abstract socket stays for the life of the group: it is what makes a second engine under the same name fail with
-//! a reason instead of meeting half of the first. A socket file exists only while ranks gather.
+//! a reason instead of meeting half of the first. A socket file exists only while ranks gather; one whose rank 0 was
+//! killed meanwhile outlives it, so every rank 0 sweeps the directory when it opens its door.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
@@ -69,6 +70,7 @@ impl Door {
                 Err(error) => return Err(invitation.socket_error("listening for the other ranks")(error)),
             }
         };
+        invitation.meeting.sweep();
         let wants_file_now = invitation.meeting.directory().is_some();
         let mut door = Door {
             listener,

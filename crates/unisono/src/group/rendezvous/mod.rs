@@ -38,6 +38,8 @@ use name::Meeting;
 
 /// How often those who wait for a sub-group look whether its parent still goes on.
 const LOOK_AT_PARENT_EVERY: Duration = Duration::from_millis(20);
+/// How long rank 0 may take to close its last socket after the first.
+const DYING_TAKES: Duration = Duration::from_millis(5);
 
 /// What a rank knows before it meets the others.
 #[derive(Clone, Debug)]
@@ -226,6 +228,10 @@ pub(crate) fn meet(
     if invitation.rank == 0 {
         leader::lead(invitation, &mut before_handing_out)
     } else {
-        member::join(invitation, &mut before_handing_out)
+        member::join(invitation, &mut before_handing_out).inspect_err(|_| {
+            // Rank 0 may have been killed: then its sockets are closed one after the other about now.
+            std::thread::sleep(DYING_TAKES);
+            invitation.meeting.sweep();
+        })
     }
 }
