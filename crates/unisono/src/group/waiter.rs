@@ -1,7 +1,8 @@
 //! How a rank passes its time while it waits: it looks a while, yields, then sleeps until it is woken.
 //!
 //! Nobody reads the clock while peers are on time: the deadline of an operation starts with the first wait that
-//! takes longer than a few dozen looks. A waiter never sleeps past the deadline.
+//! takes longer than a few dozen looks, or that yields a few times: others may take the core for long. A waiter never
+//! sleeps past the deadline.
 
 use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
@@ -15,6 +16,8 @@ use super::members::Members;
 const EAGER_LOOKS: u32 = 100;
 /// The same where ranks outnumber cores: the peer needs this core.
 const CROWDED_LOOKS: u32 = 50;
+/// How many yields may go by without a look at the clock: a peer that is on time needs one or two.
+const YIELDS_PER_LOOK_AT_THE_CLOCK: u32 = 4;
 /// From here on a waiter offers its core to others between looks.
 const YIELD_AFTER: Duration = Duration::from_micros(20);
 /// From here on a waiter sleeps.
@@ -53,14 +56,19 @@ impl<'g> Waiter<'g> {
         self.timeout.map(|timeout| timeout.saturating_sub(now.saturating_duration_since(since)))
     }
 
-    /// A look where ranks outnumber cores: yield at once to a rank on this core, else after a few pauses.
-    fn crowded_look(&self, peer: usize) {
+    /// A look where ranks outnumber cores: yield at once to a rank on this core, else after a few pauses. Says whether
+    /// the deadline has passed: strangers who never yield keep the core for a slice of the scheduler's, at each yield.
+    fn crowded_look(&mut self, peer: usize) -> bool {
         let shares_my_core = || self.members.memory(peer).arrival().processor() == Some(cpu::current_cpu());
-        if self.looks > CROWDED_LOOKS || shares_my_core() {
-            thread::yield_now();
-        } else {
+        if self.looks <= CROWDED_LOOKS && !shares_my_core() {
             std::hint::spin_loop();
+            return false;
         }
+        let is_overdue = self.looks.is_multiple_of(YIELDS_PER_LOOK_AT_THE_CLOCK) && self.is_overdue();
+        if !is_overdue {
+            thread::yield_now();
+        }
+        is_overdue
     }
 }
 
@@ -87,10 +95,10 @@ impl Wait for Waiter<'_> {
     #[inline]
     fn turn(&mut self, peer: usize) -> Turn {
         self.looks = self.looks.saturating_add(1);
-        if self.crowded {
-            self.crowded_look(peer);
-        } else {
+        if !self.crowded {
             std::hint::spin_loop();
+        } else if self.crowded_look(peer) {
+            return Turn::GiveUp;
         }
         if self.looks <= EAGER_LOOKS { Turn::LookAgain } else { self.long_wait() }
     }

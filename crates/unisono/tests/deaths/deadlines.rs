@@ -1,5 +1,6 @@
 //! Every wait ends: in a deadline that names who is missing, or in an abort.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use unisono::{Error, ReduceOp};
@@ -210,4 +211,46 @@ pub(crate) fn a_thread_that_waits_for_another_has_a_deadline_too() {
     let outcomes = ranks.wait_all(PATIENCE);
     outcomes.iter().for_each(|outcome| outcome.assert_success());
     all_ended_with(&outcomes, &[1], "Busy", &[]);
+}
+
+/// Ranks share one processor with two loops that never yield, in rank 1's process; rank 0 waits for what never comes.
+pub(crate) fn wait_beside_strangers() {
+    let processor = unisono_os::cpu::allowed_cpus()[0];
+    unisono_os::cpu::pin_current_thread(&[processor]).expect("the processor is allowed");
+    let comm = connect();
+    comm.barrier().expect("all are there");
+    if comm.rank() == 1 {
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| while !done.load(Ordering::Relaxed) {});
+            }
+            comm.barrier().expect("rank 0 comes when it has measured");
+            done.store(true, Ordering::Relaxed);
+        });
+        return;
+    }
+    for patience in [10, 30, 100] {
+        let patience = Duration::from_millis(patience);
+        for _ in 0..5 {
+            let start = Instant::now();
+            let late = comm.with_timeout(Some(patience)).recv(&mut [0u32], 1).expect_err("it cannot succeed");
+            let late_by = start.elapsed().checked_sub(patience).expect("not before the deadline");
+            assert!(matches!(late, Error::Timeout { .. }), "{late}");
+            harness::report("late", &late_by.as_micros().to_string());
+        }
+    }
+    comm.barrier().expect("rank 1 still waits");
+}
+
+pub(crate) fn a_deadline_is_kept_beside_strangers_that_never_yield() {
+    let outcomes =
+        Ranks::of("wait_beside_strangers", 2).env("UNISONO_TIMEOUT", "20").start().all_succeed(PATIENCE);
+    let mut late: Vec<u64> =
+        outcomes[0].reports("late").iter().map(|late| late.parse().expect("microseconds")).collect();
+    late.sort_unstable();
+    faults::note(&format!("beside two busy loops, deadlines passed by {late:?} us"));
+    // Not each of them: other tests want this processor as well.
+    let median = Duration::from_micros(late[late.len() / 2]);
+    assert!(median < Duration::from_millis(60), "{median:?} late");
 }

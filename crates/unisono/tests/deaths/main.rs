@@ -17,7 +17,7 @@ const SCENARIOS: &[harness::Named] = named! {
     left::{go_as_told, leave_after_the_last_operation, close_together}
     deadlines::{
         all_reduce_until_error, wait_with_several_patiences, wait_for_an_abort, fork_and_go_on,
-        wait_behind_another_thread,
+        wait_behind_another_thread, wait_beside_strangers,
     }
     mismatches::{call_differently, receive_differently}
 };
@@ -50,6 +50,7 @@ const PROMISES: &[harness::Named] = named! {
         an_abort_from_another_thread_ends_the_waits_of_all_ranks,
         a_forked_child_is_told_and_its_parent_goes_on,
         a_thread_that_waits_for_another_has_a_deadline_too,
+        a_deadline_is_kept_beside_strangers_that_never_yield,
     }
     mismatches::{
         ranks_that_call_differently_are_all_told_both_calls,
