@@ -223,7 +223,11 @@ pub(crate) fn wait_beside_strangers() {
         let done = AtomicBool::new(false);
         std::thread::scope(|scope| {
             for _ in 0..2 {
-                scope.spawn(|| while !done.load(Ordering::Relaxed) {});
+                scope.spawn(|| {
+                    while !done.load(Ordering::Relaxed) {
+                        std::hint::spin_loop();
+                    }
+                });
             }
             comm.barrier().expect("rank 0 comes when it has measured");
             done.store(true, Ordering::Relaxed);
