@@ -178,7 +178,7 @@ impl Builder {
         let deadline = Instant::now().checked_add(patience);
         let meeting = self.meeting(rank, world)?;
         let invitation =
-            Invitation { rank, world, meeting, deadline, parameters, parent: None, ranks_alongside: world };
+            Invitation { rank, world, meeting, deadline, parameters, parent: None, alongside: None };
         let group = Group::new(processes::assemble(invitation)?);
         Ok(Communicator::over(group, self.timeout.unwrap_or(Some(DEFAULT_TIMEOUT))))
     }

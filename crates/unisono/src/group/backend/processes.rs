@@ -107,7 +107,7 @@ impl Neighbours {
             deadline: timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
             parameters: parent.parameters.clone(),
             parent: Some(Arc::clone(&parent.members)),
-            ranks_alongside: subgroup.ranks_alongside,
+            alongside: Some(subgroup.alongside.clone()),
         };
         let mut met = rendezvous::meet(&invitation, |_| Ok(()))?;
         observe::report(&met, self.founding_ranks[parent.members.rank], subgroup.members.len());
