@@ -8,9 +8,10 @@ mod scenarios;
 
 use scenarios::machine::Space;
 use scenarios::migrate::Wanted;
+use scenarios::push::Waits;
 use scenarios::stop::{self, Waiters};
 use scenarios::swap::Writers;
-use scenarios::{barrier, broadcast, migrate, records, swap, window, words};
+use scenarios::{barrier, broadcast, migrate, push, records, swap, window, words};
 
 /// Steps of a scenario that goes on.
 const STEPS: u64 = 3_000;
@@ -61,6 +62,13 @@ fn swap_with_any_mix_of_writers() {
 fn migrate_to_all_and_to_a_root() {
     for wanted in [Wanted::ByAll, Wanted::ByRoot(0), Wanted::ByRoot(1)] {
         migrate::two_ranks_migrate(STEPS, wanted, Space::Kept);
+    }
+}
+
+#[test]
+fn push_into_the_memories_of_all() {
+    for world in 2..=4 {
+        push::ranks_push(world, STEPS, Waits::Both);
     }
 }
 

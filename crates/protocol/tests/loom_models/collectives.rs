@@ -3,8 +3,9 @@
 use crate::explore::{explore, explore_some};
 use crate::scenarios::machine::Space;
 use crate::scenarios::migrate::Wanted;
+use crate::scenarios::push::Waits;
 use crate::scenarios::swap::Writers;
-use crate::scenarios::{barrier, broadcast, migrate, swap, window};
+use crate::scenarios::{barrier, broadcast, migrate, push, swap, window};
 
 #[test]
 fn two_spinning_ranks_meet_twice() {
@@ -60,6 +61,11 @@ fn migrate_to_all() {
 #[test]
 fn migrate_to_a_root_while_the_other_runs_ahead() {
     explore(3, || migrate::two_ranks_migrate(2, Wanted::ByRoot(0), Space::Kept));
+}
+
+#[test]
+fn push_into_both_memories_twice() {
+    explore(3, || push::ranks_push(2, 2, Waits::Both));
 }
 
 #[test]

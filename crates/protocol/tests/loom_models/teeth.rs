@@ -6,9 +6,10 @@
 use crate::explore::explore;
 use crate::scenarios::machine::Space;
 use crate::scenarios::migrate::Wanted;
+use crate::scenarios::push::Waits;
 use crate::scenarios::records::{self, Stopping};
 use crate::scenarios::swap::Writers;
-use crate::scenarios::{broadcast, migrate, swap, window, words};
+use crate::scenarios::{broadcast, migrate, push, swap, window, words};
 
 #[test]
 #[should_panic(expected = "the fingerprint of rank")]
@@ -26,6 +27,18 @@ fn a_swap_region_overwritten_before_it_was_read() {
 #[should_panic(expected = "Causality violation")]
 fn a_migrate_slot_overwritten_before_it_was_reduced() {
     explore(3, || migrate::two_ranks_migrate(2, Wanted::ByRoot(0), Space::Ignored));
+}
+
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn registered_memory_read_before_its_input_was_there() {
+    explore(3, || push::ranks_push(2, 1, Waits::OnlyAfter));
+}
+
+#[test]
+#[should_panic(expected = "in round 0")]
+fn registered_memory_used_before_its_result_was_there() {
+    explore(3, || push::ranks_push(2, 1, Waits::OnlyBefore));
 }
 
 #[test]

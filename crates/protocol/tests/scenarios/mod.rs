@@ -13,6 +13,7 @@ pub(crate) mod broadcast;
 pub(crate) mod machine;
 pub(crate) mod migrate;
 pub(crate) mod platform;
+pub(crate) mod push;
 pub(crate) mod records;
 pub(crate) mod stop;
 pub(crate) mod swap;
