@@ -51,7 +51,7 @@ mod isa;
 mod op;
 mod reducer;
 
-pub use copy::{copy, copy_rows, copy_streaming, prefetch_for_write};
+pub use copy::{asking_ahead_pays, copy, copy_rows, copy_streaming, prefetch_for_write};
 pub use dtype::{DType, Element, UnknownDType};
 pub use isa::{Isa, UnknownIsa, UnsupportedIsa};
 pub use op::{ReduceOp, UnknownReduceOp};

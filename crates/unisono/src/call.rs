@@ -5,6 +5,7 @@
 //! wait, and the records of their last calls say where.
 
 use std::fmt;
+use std::num::NonZeroU64;
 
 use unisono_kernels::{DType, ReduceOp};
 use unisono_protocol::record::Fields;
@@ -50,10 +51,12 @@ pub enum Operation {
     Split,
     /// Leaving together.
     Close,
+    /// Making registered memory.
+    Alloc,
 }
 
 impl Operation {
-    const ALL: [Operation; 18] = [
+    const ALL: [Operation; 19] = [
         Operation::AllReduce,
         Operation::ReduceScatter,
         Operation::AllGather,
@@ -72,6 +75,7 @@ impl Operation {
         Operation::Recv,
         Operation::Split,
         Operation::Close,
+        Operation::Alloc,
     ];
 
     /// The name of the method, as in `all_reduce`.
@@ -95,6 +99,7 @@ impl Operation {
             Operation::Recv => "recv",
             Operation::Split => "split",
             Operation::Close => "close",
+            Operation::Alloc => "alloc",
         }
     }
 
@@ -122,10 +127,13 @@ pub enum Algorithm {
     Shared,
     /// A window of bytes from one rank to one other.
     Window,
+    /// Each rank writes its share of the result into all ranks' registered memory; two steps.
+    Push,
 }
 
 impl Algorithm {
-    const ALL: [Algorithm; 4] = [Algorithm::Swap, Algorithm::Migrate, Algorithm::Shared, Algorithm::Window];
+    const ALL: [Algorithm; 5] =
+        [Algorithm::Swap, Algorithm::Migrate, Algorithm::Shared, Algorithm::Window, Algorithm::Push];
 
     fn name(self) -> &'static str {
         match self {
@@ -133,7 +141,38 @@ impl Algorithm {
             Algorithm::Migrate => "migrate",
             Algorithm::Shared => "shared",
             Algorithm::Window => "window",
+            Algorithm::Push => "push",
         }
+    }
+}
+
+/// Where data lies in registered memory: in which allocation, and from which element.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Place(NonZeroU64);
+
+impl Place {
+    /// Bits 1 to 47 hold the offset, those above the allocation, and bit 0 is set, so that no place is 0.
+    const ALLOCATION: u32 = 48;
+
+    fn new(allocation: u64, offset: usize) -> Self {
+        let offset = (offset as u64) << 1 & ((1 << Self::ALLOCATION) - 1);
+        Place(NonZeroU64::MIN | (allocation << Self::ALLOCATION) | offset)
+    }
+
+    /// The number of the allocation, counted from 1 per communicator; above 65,535 it begins again.
+    pub fn allocation(self) -> u16 {
+        (self.0.get() >> Self::ALLOCATION) as u16
+    }
+
+    /// Elements from the start of the allocation.
+    pub fn offset(self) -> usize {
+        ((self.0.get() & ((1 << Self::ALLOCATION) - 1)) >> 1) as usize
+    }
+}
+
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "element {} of allocation {}", self.offset(), self.allocation())
     }
 }
 
@@ -153,13 +192,24 @@ pub struct Call {
     pub root: Option<usize>,
     /// How the data travels; none where there is no data.
     pub algorithm: Option<Algorithm>,
-    /// A digest of what does not fit the fields above: shape and dimension, or lengths per rank.
+    /// A digest of what does not fit the fields above: shape and dimension, lengths per rank, or the place.
     pub shape: u64,
+    /// Where the data lies in registered memory; none for other memory.
+    pub place: Option<Place>,
 }
 
 impl Call {
     pub(crate) fn new(operation: Operation) -> Self {
-        Call { operation, dtype: None, reduce_op: None, count: 0, root: None, algorithm: None, shape: 0 }
+        Call {
+            operation,
+            dtype: None,
+            reduce_op: None,
+            count: 0,
+            root: None,
+            algorithm: None,
+            shape: 0,
+            place: None,
+        }
     }
 
     pub(crate) fn of(self, count: usize, dtype: DType) -> Self {
@@ -182,6 +232,12 @@ impl Call {
         Call { shape: digest(numbers), ..self }
     }
 
+    /// On registered memory: of this allocation, from this element.
+    pub(crate) fn placed(self, allocation: u64, offset: usize) -> Self {
+        let shape = digest([self.shape as usize, allocation as usize, offset]);
+        Call { shape, place: Some(Place::new(allocation, offset)), ..self }
+    }
+
     /// The call as four numbers, for the records in shared memory. Codes are shifted by one: 0 is "none".
     #[inline]
     pub(crate) fn pack(&self) -> Fields {
@@ -193,7 +249,7 @@ impl Call {
             self.operation as u64 | dtype << 8 | op << 16 | root << 24 | algorithm << 40,
             self.count as u64,
             self.shape,
-            0,
+            self.place.map_or(0, |place| place.0.get()),
         ]
     }
 
@@ -209,12 +265,14 @@ impl Call {
             algorithm: Algorithm::ALL.into_iter().find(|algorithm| *algorithm as u8 == code(40)),
             count: usize::try_from(fields[1]).ok()?,
             shape: fields[2],
+            place: NonZeroU64::new(fields[3]).map(Place),
         })
     }
 
     /// The fingerprint of a history that goes on with this call.
     #[inline]
     pub(crate) fn chained(&self, history: u64) -> u64 {
+        // The place is in the shape.
         let [what, count, shape, _] = self.pack();
         mix(mix(history ^ what, count), shape)
     }
@@ -241,7 +299,10 @@ impl fmt::Display for Call {
             write!(f, "{comma}{role} {root}")?;
             comma = ", ";
         }
-        if self.shape != 0 {
+        if let Some(place) = self.place {
+            write!(f, "{comma}from {place:?}")?;
+            comma = ", ";
+        } else if self.shape != 0 {
             write!(f, "{comma}shape #{:08x}", self.shape as u32)?;
             comma = ", ";
         }
@@ -277,6 +338,8 @@ mod tests {
             .by(Algorithm::Migrate)
             .shaped([3, 4]);
         assert_eq!(Call::unpack(call.pack()), Some(call));
+        let placed = call.placed(65_535, 1 << 40);
+        assert_eq!(Call::unpack(placed.pack()), Some(placed));
         assert_eq!(Call::unpack(Call::new(Operation::Barrier).pack()), Some(Call::new(Operation::Barrier)));
         assert_eq!(Call::unpack([u64::MAX; 4]), None);
     }
@@ -290,6 +353,9 @@ mod tests {
             call.of(10, DType::I32),
             call.shaped([1]),
             call.by(Algorithm::Shared),
+            call.placed(1, 0),
+            call.placed(1, 1),
+            call.placed(2, 0),
             Call { operation: Operation::Scatter, ..call },
         ];
         for history in [0, 1, u64::MAX, 0x9e37_79b9_7f4a_7c15] {
@@ -304,6 +370,10 @@ mod tests {
     fn a_call_reads_as_its_user_wrote_it() {
         let call = Call::new(Operation::AllReduce).of(4096, DType::F32).reducing(ReduceOp::Sum);
         assert_eq!(call.to_string(), "all_reduce(sum, 4096 x f32)");
+        assert_eq!(
+            call.placed(2, 128).by(Algorithm::Push).to_string(),
+            "all_reduce(sum, 4096 x f32, from element 128 of allocation 2, by push)"
+        );
         assert_eq!(Call::new(Operation::Barrier).to_string(), "barrier()");
         assert_eq!(Call::new(Operation::Recv).of(3, DType::I8).rooted(2).to_string(), "recv(3 x i8, from 2)");
     }

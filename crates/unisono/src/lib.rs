@@ -29,12 +29,14 @@ mod group;
 mod memory;
 pub mod observe;
 mod parameters;
+mod registered;
 pub mod segment;
 
-pub use call::{Algorithm, Call, Operation};
+pub use call::{Algorithm, Call, Operation, Place};
 pub use communicator::{Builder, Communicator, DEFAULT_TIMEOUT, Exchange, Raw};
 pub use error::{Error, LastOperation, PeerStatus, Result};
 pub use parameters::{MAX_WORLD_SIZE, Parameters};
+pub use registered::{Registered, RegisteredMemory, RegisteredSlice};
 pub use unisono_kernels::{DType, Element, Isa, ReduceOp};
 
 /// The README's program is compiled and run with the tests.

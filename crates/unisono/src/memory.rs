@@ -82,6 +82,17 @@ impl<'a> Target<'a> {
         Target { start, bytes: bytes.min(self.bytes - offset), lives: PhantomData }
     }
 
+    /// Ask for the memory's cache lines, to be written soon. A hint: whoever else holds them is not disturbed for good.
+    #[inline]
+    pub(crate) fn fetch_for_write(self) {
+        kernels::prefetch_for_write(self.start.cast_const(), self.bytes);
+    }
+
+    /// Where it begins.
+    pub(crate) fn pointer(self) -> *mut u8 {
+        self.start
+    }
+
     /// The same memory, to be read.
     #[inline]
     pub(crate) fn as_source(self) -> Source<'a> {

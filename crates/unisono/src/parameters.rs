@@ -27,6 +27,8 @@ pub struct Parameters {
     pub broadcast_bytes: usize,
     /// The window of each ordered pair for send and recv: a send of up to this size returns at once.
     pub window_bytes: usize,
+    /// From this many bytes on, operations on registered memory work in place on all ranks' memory (push).
+    pub push_bytes: usize,
 }
 
 impl Parameters {
@@ -46,11 +48,13 @@ impl Parameters {
             swap_bytes: share(MIB, 16 * KIB, 512 * KIB),
             broadcast_bytes: 256 * KIB,
             window_bytes: share(512 * KIB, 16 * KIB, 128 * KIB),
+            push_bytes: 64 * KIB,
         }
     }
 
     /// The defaults, with what the environment says: `UNISONO_SMALL_BYTES`, `UNISONO_CHUNK_BYTES`,
-    /// `UNISONO_SWAP_BYTES`, `UNISONO_BROADCAST_BYTES`, `UNISONO_WINDOW_BYTES` (bytes, or with KiB or MiB).
+    /// `UNISONO_SWAP_BYTES`, `UNISONO_BROADCAST_BYTES`, `UNISONO_WINDOW_BYTES`, `UNISONO_PUSH_BYTES` (bytes, or with KiB or
+    /// MiB).
     ///
     /// # Errors
     /// [`Error::Setting`] names a variable that is not a size.
@@ -62,6 +66,7 @@ impl Parameters {
             ("UNISONO_SWAP_BYTES", &mut parameters.swap_bytes),
             ("UNISONO_BROADCAST_BYTES", &mut parameters.broadcast_bytes),
             ("UNISONO_WINDOW_BYTES", &mut parameters.window_bytes),
+            ("UNISONO_PUSH_BYTES", &mut parameters.push_bytes),
         ] {
             if let Some(value) = std::env::var_os(name) {
                 let value = value.to_string_lossy().into_owned();
@@ -84,6 +89,7 @@ impl Parameters {
             ("swap_bytes", self.swap_bytes, 64),
             ("broadcast_bytes", self.broadcast_bytes, 64),
             ("window_bytes", self.window_bytes, 128),
+            ("push_bytes", self.push_bytes, 0),
         ] {
             if bytes < least || bytes > 1024 * MIB {
                 return Err(Error::Setting {

@@ -5,7 +5,9 @@ mod conformance;
 
 use std::time::Duration;
 
-use conformance::{arguments, order, small_parameters, stream, subgroups, sweep, threads, values};
+use conformance::{
+    arguments, order, registered, small_parameters, stream, subgroups, sweep, threads, values,
+};
 use unisono::{Communicator, Parameters};
 
 /// No operation of a test takes this long; a rank that would hang fails instead.
@@ -112,6 +114,37 @@ fn all_algorithms_give_the_same_bits() {
         (parameters.small_bytes, parameters.swap_bytes) = (small_bytes, 4096);
         on_all_ranks(&parameters, 3, |comm| sweep::float_reductions(&comm));
     }
+}
+
+#[test]
+fn registered_memory_gives_the_same_bits_whatever_its_size() {
+    for &world in full_or_quick(&[2, 3, 5, 7, 8][..], &[2, 3]) {
+        on_all_ranks(&registered::pushing(world), world, |comm| sweep::registered_operations(&comm));
+    }
+}
+
+#[test]
+fn registered_buffers() {
+    for world in full_or_quick(vec![1, 2, 3, 4, 8], vec![1, 2, 3]) {
+        for parameters in [Parameters::for_world(world), registered::pushing(world)] {
+            on_all_ranks(&parameters, world, |comm| registered::registered_buffers(&comm));
+        }
+    }
+}
+
+#[test]
+fn mistakes_with_registered_memory() {
+    on_small_worlds(&[2, 3], |comm| registered::mistakes_with_registered_memory(&comm));
+}
+
+#[test]
+fn too_much_registered_memory_is_refused() {
+    on_small_worlds(&[1, 2, 3], |comm| registered::too_much_registered_memory_is_refused(&comm));
+}
+
+#[test]
+fn an_allocation_has_a_deadline() {
+    on_small_worlds(&[2, 3], |comm| registered::an_allocation_has_a_deadline(&comm));
 }
 
 #[test]

@@ -6,7 +6,9 @@ mod harness;
 
 use std::time::Duration;
 
-use conformance::{arguments, order, small_environment, stream, subgroups, sweep, threads, values};
+use conformance::{
+    arguments, order, registered, small_environment, stream, subgroups, sweep, threads, values,
+};
 use harness::{Builder, Named, Ranks, quick};
 use unisono::{Communicator, Isa};
 
@@ -107,6 +109,19 @@ fn make_mistakes() {
     arguments::an_argument_error_changes_nothing(&connect());
 }
 
+fn register_memory() {
+    let comm = connect();
+    registered::registered_buffers(&comm);
+    registered::too_much_registered_memory_is_refused(&comm);
+    if comm.world_size() > 1 {
+        registered::mistakes_with_registered_memory(&comm);
+    }
+    sweep::registered_operations(&comm);
+    if comm.world_size() > 1 {
+        registered::an_allocation_has_a_deadline(&comm);
+    }
+}
+
 const SCENARIOS: &[Named] = named![
     every_operation,
     random_operations,
@@ -117,6 +132,7 @@ const SCENARIOS: &[Named] = named![
     form_subgroups,
     share_a_communicator,
     make_mistakes,
+    register_memory,
 ];
 
 // What is promised of them.
@@ -187,6 +203,14 @@ fn an_argument_error_changes_nothing() {
     all_succeed("make_mistakes", &[2, 3]);
 }
 
+fn registered_memory_gives_the_bits_of_a_plain_loop() {
+    for &world in worlds(&[1, 2, 3, 5]) {
+        for push in ["0", "640", "64KiB"] {
+            ranks("register_memory", world).env("UNISONO_PUSH_BYTES", push).start().all_succeed(PATIENCE);
+        }
+    }
+}
+
 fn main() {
     harness::main(
         SCENARIOS,
@@ -202,6 +226,7 @@ fn main() {
             subgroups_have_an_order_of_their_own,
             threads_share_a_communicator,
             an_argument_error_changes_nothing,
+            registered_memory_gives_the_bits_of_a_plain_loop,
         ],
     );
 }

@@ -70,3 +70,12 @@ pub(crate) fn prefetch_line_for_write(pointer: *const u8) {
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let _ = pointer;
 }
+
+/// See [`crate::asking_ahead_pays`].
+#[inline]
+pub(crate) fn asking_ahead_pays() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return x86_64::asking_ahead_pays();
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}

@@ -57,7 +57,7 @@ pub(crate) fn reduce(
     reduce_to(group, call, input, output, what, Wanted::ByRoot(root), timeout)
 }
 
-fn reduce_to(
+pub(super) fn reduce_to(
     group: &Group,
     call: Call,
     input: Source<'_>,

@@ -24,7 +24,19 @@ pub(crate) fn broadcast(
     timeout: Option<Duration>,
 ) -> BoxedResult<()> {
     arguments::rank("broadcast", "root", root, group.members.world)?;
-    let call = Call::new(Operation::Broadcast).of(count, dtype).rooted(root).by(Algorithm::Shared);
+    let call = Call::new(Operation::Broadcast).of(count, dtype).rooted(root);
+    broadcast_as(group, call, data, root, timeout)
+}
+
+/// The same as a call that has been described.
+pub(super) fn broadcast_as(
+    group: &Group,
+    call: Call,
+    data: Target<'_>,
+    root: usize,
+    timeout: Option<Duration>,
+) -> BoxedResult<()> {
+    let call = call.by(Algorithm::Shared);
     let mut run = Run::begin(group, call, timeout)?;
     // A single rank stages nothing.
     let piece = if group.members.world == 1 { usize::MAX } else { group.layout.broadcast_bytes };
@@ -42,7 +54,12 @@ pub(crate) fn broadcast(
 
 /// Nobody leaves before all have come.
 pub(crate) fn barrier(group: &Group, operation: Operation, timeout: Option<Duration>) -> BoxedResult<()> {
-    let mut run = Run::begin(group, Call::new(operation), timeout)?;
+    meet(group, Call::new(operation), timeout)
+}
+
+/// The same as a part of another call.
+pub(crate) fn meet(group: &Group, call: Call, timeout: Option<Duration>) -> BoxedResult<()> {
+    let mut run = Run::begin(group, call, timeout)?;
     run.open_step()?;
     run.publish();
     run.wait_for(run.members.peers())?;

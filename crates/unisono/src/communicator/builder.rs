@@ -10,7 +10,7 @@ use super::{Communicator, DEFAULT_TIMEOUT, environment};
 use crate::error::{Error, Result};
 use crate::group::Group;
 use crate::group::backend::processes;
-use crate::group::rendezvous::{Invitation, name::Meeting};
+use crate::group::rendezvous::{Invitation, Purpose, name::Meeting};
 use crate::parameters::{MAX_WORLD_SIZE, Parameters};
 
 /// How long ranks wait for one another to start, unless told otherwise.
@@ -177,8 +177,16 @@ impl Builder {
         let patience = self.rendezvous_timeout.unwrap_or(DEFAULT_RENDEZVOUS_TIMEOUT);
         let deadline = Instant::now().checked_add(patience);
         let meeting = self.meeting(rank, world)?;
-        let invitation =
-            Invitation { rank, world, meeting, deadline, parameters, parent: None, alongside: None };
+        let invitation = Invitation {
+            purpose: Purpose::Group,
+            rank,
+            world,
+            meeting,
+            deadline,
+            parameters,
+            parent: None,
+            ranks_alongside: world,
+        };
         let group = Group::new(processes::assemble(invitation)?);
         Ok(Communicator::over(group, self.timeout.unwrap_or(Some(DEFAULT_TIMEOUT))))
     }
@@ -196,7 +204,7 @@ impl Builder {
                 directory,
             ));
         };
-        let draw = if rank == 0 { Meeting::draw()? } else { Vec::new() };
+        let draw = if rank == 0 { Meeting::draw()?.to_vec() } else { Vec::new() };
         let failed = |problem: String| Error::Rendezvous {
             group: format!("{world} ranks over the caller's exchange"),
             problem,

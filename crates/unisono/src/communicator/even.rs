@@ -340,7 +340,7 @@ impl Communicator {
         Ok(arguments::length(operation, what, count.saturating_mul(self.world_size()), found)?)
     }
 
-    fn block_length(&self, operation: &'static str, elements: usize) -> Result<usize> {
+    pub(super) fn block_length(&self, operation: &'static str, elements: usize) -> Result<usize> {
         let world = self.world_size();
         if elements.is_multiple_of(world) {
             return Ok(elements / world);

@@ -6,12 +6,15 @@
 //! | `even` | collectives in which every rank has the same count |
 //! | `uneven` | collectives with a count per rank |
 //! | `raw` | the same on pointers and a type known at run time, for bindings |
+//! | `registered`, `raw_registered` | memory that all ranks have mapped, and collectives in place on it |
 //! | `split` | sub-groups |
 
 mod builder;
 mod environment;
 mod even;
 mod raw;
+mod raw_registered;
+mod registered;
 mod split;
 mod uneven;
 

@@ -25,7 +25,7 @@ use crate::memory::{Source, Target};
 /// Null is allowed where the number is 0, and for what only the root has.
 #[derive(Clone, Copy, Debug)]
 pub struct Raw<'c> {
-    comm: &'c Communicator,
+    pub(super) comm: &'c Communicator,
 }
 
 /// The memory at `start`, or an error if it is null but should hold something.

@@ -12,6 +12,8 @@
 //!          windows          one per peer: what the peer sends to the owner
 //! ```
 //!
+//! An allocation of registered memory is a piece of its own per rank: the header page, which says whose it is, and data.
+//!
 //! The one invariant that matters: every offset comes from here, computed from parameters that were checked, and
 //! never from anything read out of shared memory.
 
@@ -29,6 +31,8 @@ pub(crate) const PAGE: usize = 4096;
 /// The offset of the death words.
 pub(crate) const DEATH_WORDS: usize = PAGE;
 const CURSORS: usize = 2 * PAGE;
+/// The offset of registered data.
+const REGISTERED: usize = PAGE;
 
 const _: () = assert!(size_of::<Header>() <= PAGE);
 const _: () = assert!(size_of::<ArrivalLine>() == 128 && size_of::<Cursor>() == 128);
@@ -45,6 +49,8 @@ pub(crate) struct Layout {
     pub(crate) broadcast_bytes: usize,
     /// A pair's window.
     pub(crate) window_bytes: usize,
+    /// Registered data.
+    pub(crate) registered_bytes: usize,
     broadcast: usize,
     swap: usize,
     migrate: usize,
@@ -68,6 +74,7 @@ impl Layout {
             migrate_bytes: staged(parameters.chunk_bytes.div_ceil(world).max(LINE)),
             broadcast_bytes: staged(parameters.broadcast_bytes),
             window_bytes: staged(parameters.window_bytes),
+            registered_bytes: 0,
             broadcast: 0,
             swap: 0,
             migrate: 0,
@@ -94,6 +101,31 @@ impl Layout {
             name: "parameters".to_string(),
             value: format!("{parameters:?}"),
             problem: format!("the staging for {world} ranks does not fit the address space"),
+        })
+    }
+
+    /// The layout of an allocation of `bytes` bytes per rank.
+    ///
+    /// # Errors
+    /// If it does not fit the address space.
+    pub(crate) fn registered(world: usize, bytes: usize) -> Result<Self> {
+        let total = bytes
+            .checked_next_multiple_of(PAGE)
+            .and_then(|data| data.checked_add(REGISTERED))
+            .filter(|total| isize::try_from(*total).is_ok())
+            .ok_or_else(|| Error::argument("alloc", format!("{bytes} bytes do not fit the address space")))?;
+        Ok(Layout {
+            world,
+            swap_bytes: 0,
+            migrate_bytes: 0,
+            broadcast_bytes: 0,
+            window_bytes: 0,
+            registered_bytes: bytes,
+            broadcast: 0,
+            swap: 0,
+            migrate: 0,
+            windows: 0,
+            total,
         })
     }
 
@@ -137,6 +169,12 @@ impl Layout {
     #[inline]
     pub(crate) fn migrate(&self, owner: usize, sender: usize) -> usize {
         self.migrate + self.slot(owner, sender) * self.migrate_bytes
+    }
+
+    /// The registered data.
+    #[inline]
+    pub(crate) fn data(&self) -> usize {
+        REGISTERED
     }
 
     /// The window in which `sender` sends to the owner.

@@ -7,6 +7,7 @@
 //! The one invariant that matters: **after a terminal error every call returns it.** Whoever meets one first
 //! writes down the cause for the others, stops the group, and remembers the error for this rank.
 
+pub(crate) mod allocation;
 pub(crate) mod backend;
 pub(crate) mod cause;
 pub(crate) mod header;
@@ -90,6 +91,8 @@ pub(crate) struct Group {
     ended: OnceLock<Error>,
     closed: AtomicBool,
     splits: AtomicU64,
+    /// How many allocations there were; locked by the one under way.
+    allocations: Mutex<u64>,
     born: ForkMark,
     parent: u32,
 }
@@ -123,6 +126,7 @@ impl Group {
             ended: OnceLock::new(),
             closed: AtomicBool::new(false),
             splits: AtomicU64::new(0),
+            allocations: Mutex::new(0),
             born: ForkMark::now(),
             parent: unisono_os::process::pid(),
             members,
@@ -167,6 +171,15 @@ impl Group {
         timeout: Option<Duration>,
     ) -> BoxedResult<MutexGuard<'g, Side>> {
         lock(side, operation, timeout)
+    }
+
+    /// The lock that puts allocations in order, with their number.
+    pub(crate) fn lock_allocations(
+        &self,
+        operation: &'static str,
+        timeout: Option<Duration>,
+    ) -> BoxedResult<MutexGuard<'_, u64>> {
+        lock(&self.allocations, operation, timeout)
     }
 
     /// The number of the next split; the same on all ranks, because they split in the same order.

@@ -107,6 +107,12 @@ impl SharedMemory {
         self.data(self.layout.migrate(self.owner, sender), self.layout.migrate_bytes)
     }
 
+    /// The owner's data, in an allocation of registered memory.
+    #[inline]
+    pub(crate) fn registered(&self) -> Target<'_> {
+        self.data(self.layout.data(), self.layout.registered_bytes)
+    }
+
     /// The window in which `sender` sends to the owner.
     #[inline]
     pub(crate) fn window(&self, sender: usize) -> Target<'_> {

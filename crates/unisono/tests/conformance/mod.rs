@@ -17,6 +17,7 @@ mod inputs;
 mod oracle;
 pub(crate) mod order;
 mod reductions;
+pub(crate) mod registered;
 pub(crate) mod stream;
 pub(crate) mod subgroups;
 pub(crate) mod sweep;
@@ -24,7 +25,7 @@ pub(crate) mod threads;
 mod transfers;
 pub(crate) mod values;
 
-use unisono::{Communicator, DType, Parameters, ReduceOp, Result};
+use unisono::{Communicator, DType, Parameters, ReduceOp, RegisteredMemory, Result};
 
 use buffer::{Buffer, Place};
 pub(crate) use inputs::Draws;
@@ -66,10 +67,15 @@ pub(crate) enum Kind {
     AllToAllV,
     Transfer,
     Barrier,
+    AllReduceRegistered,
+    ReduceRegistered,
+    ReduceScatterRegistered,
+    AllGatherRegistered,
+    BroadcastRegistered,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Kind; 16] = [
+    pub(crate) const ALL: [Kind; 21] = [
         Kind::AllReduce,
         Kind::Reduce,
         Kind::ReduceScatter,
@@ -86,11 +92,30 @@ impl Kind {
         Kind::AllToAllV,
         Kind::Transfer,
         Kind::Barrier,
+        Kind::AllReduceRegistered,
+        Kind::ReduceRegistered,
+        Kind::ReduceScatterRegistered,
+        Kind::AllGatherRegistered,
+        Kind::BroadcastRegistered,
     ];
 
     /// Whether it reduces, so that each reduce operation is another case.
     pub(crate) fn reduces(self) -> bool {
-        matches!(self, Kind::AllReduce | Kind::Reduce | Kind::ReduceScatter | Kind::ReduceScatterV)
+        let plain =
+            matches!(self, Kind::AllReduce | Kind::Reduce | Kind::ReduceScatter | Kind::ReduceScatterV);
+        plain || matches!(self.elsewhere(), Some(Kind::AllReduce | Kind::Reduce | Kind::ReduceScatter))
+    }
+
+    /// For an operation on registered memory: the same on other memory.
+    fn elsewhere(self) -> Option<Kind> {
+        match self {
+            Kind::AllReduceRegistered => Some(Kind::AllReduce),
+            Kind::ReduceRegistered => Some(Kind::Reduce),
+            Kind::ReduceScatterRegistered => Some(Kind::ReduceScatter),
+            Kind::AllGatherRegistered => Some(Kind::AllGather),
+            Kind::BroadcastRegistered => Some(Kind::Broadcast),
+            _ => None,
+        }
     }
 }
 
@@ -122,16 +147,24 @@ pub(crate) struct Case {
 }
 
 /// Carries out cases on one communicator.
-#[derive(Clone, Copy)]
 pub(crate) struct Checker<'c> {
     pub(crate) comm: &'c Communicator,
     /// Tells the inputs of this checker from those of others.
     pub(crate) seed: u64,
+    /// Registered memory for the operations that want it. Without it they take other memory.
+    pool: Option<RegisteredMemory>,
 }
 
 impl<'c> Checker<'c> {
     pub(crate) fn new(comm: &'c Communicator, seed: u64) -> Self {
-        Checker { comm, seed }
+        Checker { comm, seed, pool: None }
+    }
+
+    /// With registered memory for cases of up to `bytes` bytes per rank or block. All ranks call this at once.
+    pub(crate) fn registering(comm: &'c Communicator, seed: u64, bytes: usize) -> Self {
+        let bytes = registered::pool_bytes(comm.world_size(), bytes);
+        let pool = comm.raw().alloc(bytes, DType::U8).expect("all ranks allocate");
+        Checker { comm, seed, pool: Some(pool) }
     }
 
     /// Carry out a case and compare the outcome. All ranks pass the same number and case.
@@ -140,8 +173,14 @@ impl<'c> Checker<'c> {
     /// If the operation fails or gives other bytes than a plain loop.
     pub(crate) fn perform(&self, number: u64, case: Case) {
         let (rank, world) = (self.comm.rank(), self.comm.world_size());
-        let task = Task { comm: self.comm, seed: self.seed, number, case, rank, world };
-        match case.kind {
+        let mut task = Task { comm: self.comm, seed: self.seed, number, case, rank, world };
+        if let Some(elsewhere) = case.kind.elsewhere() {
+            if let Some(pool) = &self.pool {
+                return task.on_registered(pool);
+            }
+            task.case.kind = elsewhere;
+        }
+        match task.case.kind {
             Kind::AllReduce => task.all_reduce(),
             Kind::Reduce => task.reduce(),
             Kind::ReduceScatter => task.reduce_scatter(),
@@ -158,6 +197,11 @@ impl<'c> Checker<'c> {
             Kind::AllToAllV => task.all_to_all_v(),
             Kind::Transfer => task.transfer(),
             Kind::Barrier => task.ok(self.comm.barrier()),
+            Kind::AllReduceRegistered
+            | Kind::ReduceRegistered
+            | Kind::ReduceScatterRegistered
+            | Kind::AllGatherRegistered
+            | Kind::BroadcastRegistered => unreachable!("they have been taken elsewhere"),
         }
     }
 }
@@ -251,12 +295,13 @@ pub(crate) fn small_environment() -> Vec<(&'static str, String)> {
     small_sizes(&mut parameters).map(|(name, _, bytes)| (name, bytes.to_string())).into()
 }
 
-fn small_sizes(parameters: &mut Parameters) -> [(&'static str, &mut usize, usize); 5] {
+fn small_sizes(parameters: &mut Parameters) -> [(&'static str, &mut usize, usize); 6] {
     [
         ("UNISONO_SMALL_BYTES", &mut parameters.small_bytes, 256),
         ("UNISONO_CHUNK_BYTES", &mut parameters.chunk_bytes, 4096),
         ("UNISONO_SWAP_BYTES", &mut parameters.swap_bytes, 512),
         ("UNISONO_BROADCAST_BYTES", &mut parameters.broadcast_bytes, 320),
         ("UNISONO_WINDOW_BYTES", &mut parameters.window_bytes, 512),
+        ("UNISONO_PUSH_BYTES", &mut parameters.push_bytes, 640),
     ]
 }

@@ -8,7 +8,7 @@ use super::{Form, Task, oracle, typed};
 
 impl Task<'_> {
     /// The reduction of all ranks' first `count` elements.
-    fn reduced(&self, count: usize) -> Vec<u8> {
+    pub(super) fn reduced(&self, count: usize) -> Vec<u8> {
         let inputs: Vec<Vec<u8>> = (0..self.world).map(|rank| self.data(rank, count)).collect();
         oracle::reduce(self.case.dtype, self.case.op, &inputs)
     }

@@ -6,6 +6,9 @@ use unisono::{Communicator, DType, ReduceOp};
 
 use super::{Case, Checker, Draws, Form, Kind};
 
+/// The longest cases, in bytes.
+pub(crate) const LONGEST: usize = 12_000;
+
 /// How often ranks form sub-groups on the way: once in so many operations.
 const OPERATIONS_PER_SPLIT: usize = 400;
 
@@ -14,7 +17,7 @@ const OPERATIONS_PER_SPLIT: usize = 400;
 pub(crate) fn random_operations(comm: &Communicator, seed: u64, count: u64) {
     let mut draws = Draws::new(&[seed, 4]);
     let mut delays = Draws::new(&[seed, 5, comm.rank() as u64]);
-    let checker = Checker::new(comm, seed);
+    let checker = Checker::registering(comm, seed, LONGEST);
     for number in 0..count {
         if delays.below(200) == 0 {
             std::thread::sleep(Duration::from_micros(delays.below(300) as u64));
@@ -32,7 +35,7 @@ pub(crate) fn random_case(draws: &mut Draws, world: usize) -> Case {
     let dtype = draws.pick(&DType::ALL);
     let ops: Vec<ReduceOp> = ReduceOp::ALL.into_iter().filter(|op| op.supports(dtype)).collect();
     let bytes = match draws.below(20) {
-        0 => 12_000,
+        0 => LONGEST,
         1..5 => 1500,
         _ => 200,
     };
@@ -48,12 +51,13 @@ fn operations_in_subgroups(comm: &Communicator, draws: &mut Draws, seed: u64) {
     let (color, key) = choices[comm.rank()];
     let group = comm.split(color, key).expect("all ranks split");
     assert_eq!(group.is_some(), color.is_some(), "a rank is in a sub-group if it has a color");
-    let parent = Checker::new(comm, seed);
+    let parent = Checker::registering(comm, seed, LONGEST);
+    let within = group.as_ref().map(|group| Checker::registering(group, seed ^ color.unwrap_or(0), LONGEST));
     for number in 0..6 {
-        if let Some(group) = &group {
+        if let (Some(group), Some(within)) = (&group, &within) {
             let mut inner = Draws::new(&[seed, color.unwrap_or(0), number]);
             let case = random_case(&mut inner, group.world_size());
-            Checker::new(group, seed ^ color.unwrap_or(0)).perform(number, case);
+            within.perform(number, case);
         }
         parent.perform(number, random_case(draws, comm.world_size()));
     }

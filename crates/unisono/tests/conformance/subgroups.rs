@@ -2,13 +2,13 @@
 
 use unisono::{Communicator, ReduceOp};
 
-use super::stream::random_case;
+use super::stream::{LONGEST, random_case};
 use super::{Checker, Draws};
 
 /// Random cases in a group.
 fn use_group(comm: &Communicator, seed: u64, cases: u64) {
     let mut draws = Draws::new(&[seed, 8]);
-    let checker = Checker::new(comm, seed);
+    let checker = Checker::registering(comm, seed, LONGEST);
     for number in 0..cases {
         checker.perform(number, random_case(&mut draws, comm.world_size()));
     }

@@ -146,6 +146,7 @@ pub(crate) fn an_abort_from_another_thread_ends_the_waits_of_all_ranks() {
 pub(crate) fn fork_and_go_on() {
     let comm = connect();
     comm.all_reduce(&mut [1.0f32; 10], ReduceOp::Sum).expect("before the fork");
+    let mut registered = comm.alloc::<u16>(100).expect("before the fork");
     let child = faults::system::fork_child(|| {
         let mut failed = 0;
         let mut expect_forked = |result: unisono::Result<()>| {
@@ -158,11 +159,16 @@ pub(crate) fn fork_and_go_on() {
         expect_forked(comm.send(&[1u8], 0));
         expect_forked(comm.recv(&mut [1u8], 0));
         expect_forked(comm.split(Some(0), 0).map(|_| ()));
+        expect_forked(registered.get(0).map(|_| ()));
+        expect_forked(registered.fill(1));
+        expect_forked(comm.all_reduce_registered(&mut registered, ReduceOp::Sum));
+        expect_forked(comm.alloc::<u8>(1).map(|_| ()));
         expect_forked(comm.close(Duration::from_millis(10)));
         comm.abort(); // Nobody hears it.
         failed + i32::from(comm.peers().len() != 2 || comm.peers().iter().any(|peer| peer.last.is_some()))
     });
     assert_eq!(faults::system::exit_code_of(child), Some(0), "uses in the child that were no Forked error");
+    assert_eq!(registered.get(0).expect("the parent has it"), 0);
     // A child that drops its copy on its way out, while the parent is inside of operations.
     let copy = comm.clone();
     let second = faults::system::fork_child(move || {

@@ -12,7 +12,7 @@ use crate::harness::{self, Outcome, Ranks};
 type Operation = fn(&Communicator) -> Result<()>;
 
 /// Operations by name, each as every rank calls it again and again.
-const OPERATIONS: [(&str, Operation); 6] = [
+const OPERATIONS: [(&str, Operation); 7] = [
     ("all_reduce_small", |comm| comm.all_reduce(&mut [1.0f32; 16], ReduceOp::Sum)),
     ("all_reduce_large", |comm| comm.all_reduce(&mut vec![1.0f32; 100_000], ReduceOp::Sum)),
     ("broadcast", |comm| comm.broadcast(&mut [comm.rank() as u64; 1000], 0)),
@@ -26,6 +26,11 @@ const OPERATIONS: [(&str, Operation); 6] = [
         comm.recv(&mut [0u8; 100], (rank + world - 1) % world)
     }),
     ("barrier", Communicator::barrier),
+    ("registered", |comm| {
+        let mut data = comm.alloc::<f32>(20_000)?;
+        data.fill(1.0)?;
+        comm.all_reduce_registered(&mut data, ReduceOp::Sum)
+    }),
 ];
 
 const GIB: usize = 1 << 30;
@@ -177,6 +182,25 @@ pub(crate) fn a_rank_killed_in_a_send_is_named_to_every_survivor() {
 
 pub(crate) fn a_rank_killed_in_a_barrier_is_named_to_every_survivor() {
     killed_at_every_step_of("barrier", &STEPS);
+}
+
+pub(crate) fn a_rank_killed_while_it_registers_or_pushes_is_named_to_every_survivor() {
+    // A call has four steps: two of the allocation, two around the work. Passes in the first and the second call.
+    let steps = [
+        ("before_register", 2, 0),
+        ("before_register", 1, 30),
+        ("before_arrive", 3, 0),
+        ("before_arrive", 4, 0),
+        ("before_arrive", 8, 30),
+        ("after_copy_in", 4, 0),
+        ("after_publish", 8, 0),
+        ("amid_push", 3, 0),
+        ("amid_push", 4, 30),
+        ("before_arrive", 9, 0),
+        ("after_copy_in", 5, 0),
+        ("after_publish", 9, 0),
+    ];
+    killed_at_every_step_of("registered", &steps);
 }
 
 /// The victim waits for a late peer and has gone to sleep when it is killed.

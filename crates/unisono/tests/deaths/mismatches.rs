@@ -82,11 +82,55 @@ const PAIRS: &[(&str, Made, &str, Made, &str)] = &[
     ("all_to_all_counts", |comm| all_to_all_v(comm, 3), "3 x u8", |comm| all_to_all_v(comm, 5), "5 x u8"),
     ("gather_counts", |comm| gather_v(comm, 7), "7 x u8", |comm| gather_v(comm, 8), "8 x u8"),
     ("scatter_counts", |comm| scatter_v(comm, 7), "7 x u8", |comm| scatter_v(comm, 8), "8 x u8"),
+    (
+        "registered_places",
+        |comm| sum_registered(comm, 0..900),
+        "900 x u64, from element 0 of allocation 1",
+        |comm| sum_registered(comm, 100..1000),
+        "900 x u64, from element 100 of allocation 1",
+    ),
+    (
+        "registered_lengths",
+        |comm| sum_registered(comm, 0..30_000),
+        "30000 x u64, from element 0 of allocation 1, by push",
+        |comm| sum_registered(comm, 0..29_999),
+        "29999 x u64, from element 0 of allocation 1, by push",
+    ),
+    (
+        "registered_or_not",
+        |comm| comm.alloc::<u64>(30_000).and_then(|_| sum(comm, &mut [1u64; 900])),
+        "900 x u64, by",
+        |comm| sum_registered(comm, 0..900),
+        "from element 0 of allocation 1",
+    ),
+    (
+        "allocations",
+        |comm| sum_registered(comm, 0..9),
+        "from element 0 of allocation 1",
+        |comm| {
+            comm.alloc::<u64>(30_000)?.fill(1)?;
+            sum_registered(comm, 0..9)
+        },
+        "alloc(30000 x u64",
+    ),
+    (
+        "alloc_types",
+        |comm| comm.alloc::<u64>(5).map(|_| ()),
+        "alloc(5 x u64",
+        |comm| comm.alloc::<f64>(5).map(|_| ()),
+        "alloc(5 x f64",
+    ),
     ("split", |comm| comm.split(Some(1), 0).map(|_| ()), "split", |comm| comm.barrier(), "barrier"),
 ];
 
 fn sum<T: unisono::Element>(comm: &Communicator, data: &mut [T]) -> Result<()> {
     comm.all_reduce(data, ReduceOp::Sum)
+}
+
+/// Every rank allocates 30,000 elements and reduces some of them.
+fn sum_registered(comm: &Communicator, part: std::ops::Range<usize>) -> Result<()> {
+    let mut data = comm.alloc::<u64>(30_000)?;
+    comm.all_reduce_registered(data.slice(part)?, ReduceOp::Sum)
 }
 
 fn gather(comm: &Communicator, root: usize) -> Result<()> {

@@ -98,7 +98,7 @@ fn operate(comm: &Communicator, kind: u64) -> Result<()> {
     let (rank, world) = (comm.rank(), comm.world_size());
     let root = kind as usize % world;
     let (next, last) = ((rank + 1) % world, (rank + world - 1) % world);
-    match kind % 17 {
+    match kind % 18 {
         0 => comm.all_reduce(&mut [1.0f32; 50], ReduceOp::Sum),
         1 => comm.all_reduce(&mut vec![1.0f32; 60_000], ReduceOp::Average),
         2 => comm.reduce(&mut vec![1i64; 20_000], ReduceOp::Max, root),
@@ -137,6 +137,12 @@ fn operate(comm: &Communicator, kind: u64) -> Result<()> {
         15 => {
             comm.split(Some(rank as u64 % 2), 0).and_then(|part| part.map_or(Ok(()), |part| part.barrier()))
         }
+        16 => {
+            let mut data = comm.alloc::<f32>(20_000)?;
+            comm.all_reduce_registered(&mut data, ReduceOp::Sum)?;
+            comm.all_gather_registered(data.slice(..world * 6000)?)?;
+            comm.broadcast_registered(data.slice(7..)?, root)
+        }
         _ => comm.barrier(),
     }
 }
@@ -168,7 +174,7 @@ pub(crate) fn work_while_somebody_scribbles() {
                 let (kind, start) = (dice.roll(), Instant::now());
                 let result = operate(&comm, kind);
                 let took = start.elapsed();
-                assert!(took < PATIENCE * 2 + SLACK, "operation {} took {took:?}: {result:?}", kind % 17);
+                assert!(took < PATIENCE * 2 + SLACK, "operation {} took {took:?}: {result:?}", kind % 18);
                 longest = longest.max(took);
                 done += 1;
                 let _ = format!("{:?}", comm.peers()); // What others wrote about themselves is read here.

@@ -70,6 +70,13 @@ pub(crate) fn meet_and_leave_many_times() {
                 assert!(comm.barrier().is_err());
             }
             3 => drop((comm.clone(), comm)),
+            4 => {
+                let mut registered = comm.alloc::<f32>(40_000).expect("all allocate");
+                comm.all_reduce_registered(&mut registered, ReduceOp::Sum).expect("all take part");
+                if round % 40 == 4 {
+                    drop(comm); // The memory outlives its communicator.
+                }
+            }
             _ => {}
         }
     }

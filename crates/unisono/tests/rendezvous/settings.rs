@@ -6,12 +6,13 @@ use crate::faults::{PATIENCE, Scratch, ended};
 use crate::meeting::meeting_of;
 
 /// Variables that a rank may have on its own, each with values that make sense.
-const HARMLESS: [(&str, &[&str]); 9] = [
+const HARMLESS: [(&str, &[&str]); 10] = [
     ("UNISONO_SMALL_BYTES", &["0", "1MiB"]),
     ("UNISONO_CHUNK_BYTES", &["64", "16MiB"]),
     ("UNISONO_SWAP_BYTES", &["64", "4MiB"]),
     ("UNISONO_BROADCAST_BYTES", &["64", "4MiB"]),
     ("UNISONO_WINDOW_BYTES", &["128", "4MiB"]),
+    ("UNISONO_PUSH_BYTES", &["0", "1GiB"]),
     ("UNISONO_ISA", &["portable"]),
     ("UNISONO_TIMEOUT", &["9.5", "none"]),
     ("UNISONO_RENDEZVOUS_TIMEOUT", &["9", "none"]),

@@ -42,3 +42,20 @@ fn detect_prefetchw() -> bool {
         __cpuid(0x8000_0000).eax >= EXTENDED && __cpuid(EXTENDED).ecx & PREFETCHW != 0
     }
 }
+
+/// Whether this is one of AMD's processors, or of those built after them, and knows PREFETCHW.
+#[inline]
+pub(crate) fn asking_ahead_pays() -> bool {
+    static ANSWER: OnceLock<bool> = OnceLock::new();
+    *ANSWER.get_or_init(|| has_prefetchw() && is_amd())
+}
+
+#[cold]
+fn is_amd() -> bool {
+    // Older toolchains hold CPUID to be unsafe, newer ones do not.
+    #[allow(unused_unsafe)]
+    // SAFETY: every x86-64 processor has CPUID and its leaf 0.
+    let leaf = unsafe { __cpuid(0) };
+    let vendor = [leaf.ebx, leaf.edx, leaf.ecx].map(u32::to_le_bytes);
+    matches!(vendor.as_flattened(), b"AuthenticAMD" | b"HygonGenuine")
+}

@@ -10,9 +10,14 @@ pub(crate) mod processes;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::rendezvous::alongside::Alongside;
+use super::rendezvous::name::{DRAWN_BYTES, Drawn, Meeting};
+use super::shared_memory::SharedMemory;
 use super::{Assembled, Group};
+use crate::call::Call;
+use crate::collectives::blocks::Table;
+use crate::collectives::gather;
 use crate::error::Result;
+use crate::memory::{Source, Target};
 use in_process::House;
 use processes::Neighbours;
 
@@ -36,8 +41,32 @@ pub(crate) struct Subgroup {
     pub(crate) color: u64,
     /// The number of the split within the parent.
     pub(crate) split: u64,
-    /// Who reserves memory in this split, the own sub-group included.
-    pub(crate) alongside: Alongside,
+    /// How many ranks form sub-groups in this split, the own one's included.
+    pub(crate) ranks_alongside: usize,
+}
+
+/// One allocation of registered memory, as all ranks know it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Registration {
+    /// The name that they agreed on for it.
+    pub(crate) name: Drawn,
+    pub(crate) call: Call,
+    /// Data of each rank.
+    pub(crate) bytes: usize,
+}
+
+/// Ranks of `parent` that are to lead others draw a name, and all learn all names, as part of `call`.
+pub(crate) fn draw_names(
+    parent: &Group,
+    call: Call,
+    leads: bool,
+    timeout: Option<Duration>,
+) -> Result<Vec<Drawn>> {
+    let drawn = if leads { Meeting::draw()? } else { [0; DRAWN_BYTES] };
+    let mut all = vec![0u8; DRAWN_BYTES * parent.members.world];
+    let blocks = Table::Even(DRAWN_BYTES);
+    gather::all_gather(parent, call, Source::of(&drawn), Target::of(&mut all), &blocks, None, timeout)?;
+    Ok(all.as_chunks().0.to_vec())
 }
 
 impl Backend {
@@ -58,6 +87,20 @@ impl Backend {
         match self {
             Backend::Processes(neighbours) => neighbours.split(parent, subgroup, timeout),
             Backend::InProcess(house) => house.split(parent, subgroup, timeout),
+        }
+    }
+
+    /// Make this rank's part of a registration and map those of all others. All members call this at once; on an error
+    /// others may have succeeded.
+    pub(crate) fn register(
+        &self,
+        parent: &Group,
+        registration: Registration,
+        timeout: Option<Duration>,
+    ) -> Result<Vec<SharedMemory>> {
+        match self {
+            Backend::Processes(neighbours) => neighbours.register(parent, registration, timeout),
+            Backend::InProcess(house) => house.register(parent, registration, timeout),
         }
     }
 }

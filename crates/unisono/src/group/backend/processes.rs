@@ -4,21 +4,17 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Backend, Subgroup};
+use super::{Backend, Registration, Subgroup, draw_names};
 use crate::call::{Call, Operation};
-use crate::collectives::blocks::Table;
-use crate::collectives::gather;
 use crate::error::Result;
 use crate::group::layout::DEATH_WORDS;
 use crate::group::members::Members;
-use crate::group::rendezvous::{self, Invitation, Met, name::Meeting};
+use crate::group::rendezvous::name::{DRAWN_BYTES, Meeting};
+use crate::group::rendezvous::{self, Invitation, Met, Purpose};
+use crate::group::shared_memory::SharedMemory;
 use crate::group::watch::{Lifeline, Liveness, Marker};
 use crate::group::{Assembled, Group};
-use crate::memory::{Source, Target};
 use crate::observe;
-
-/// Bytes of a drawn name.
-const DRAWN: usize = 16;
 
 /// The other processes, as a group of this process knows them.
 #[derive(Debug)]
@@ -90,24 +86,20 @@ impl Neighbours {
         timeout: Option<Duration>,
     ) -> Result<Option<Assembled>> {
         let leads = subgroup.is_some_and(|subgroup| subgroup.rank == 0);
-        let drawn = if leads { Meeting::draw()? } else { vec![0; DRAWN] };
-        let mut all = vec![0u8; DRAWN * parent.members.world];
-        let call = Call::new(Operation::Split).shaped([DRAWN]);
-        let blocks = Table::Even(DRAWN);
-        gather::all_gather(parent, call, Source::of(&drawn), Target::of(&mut all), &blocks, None, timeout)?;
+        let call = Call::new(Operation::Split).shaped([DRAWN_BYTES]);
+        let names = draw_names(parent, call, leads, timeout)?;
         let Some(subgroup) = subgroup else { return Ok(None) };
 
         let label = format!("{} / split {} color {}", parent.name, subgroup.split, subgroup.color);
-        let name = &all[subgroup.members[0] * DRAWN..][..DRAWN];
-        let directory = self.meeting.directory().map(ToOwned::to_owned);
         let invitation = Invitation {
+            purpose: Purpose::Group,
             rank: subgroup.rank,
             world: subgroup.members.len(),
-            meeting: Meeting::drawn(name, directory).with_label(label.clone()),
+            meeting: self.meeting_under(&names[subgroup.members[0]], label.clone()),
             deadline: timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
             parameters: parent.parameters.clone(),
             parent: Some(Arc::clone(&parent.members)),
-            alongside: Some(subgroup.alongside.clone()),
+            ranks_alongside: subgroup.ranks_alongside,
         };
         let mut met = rendezvous::meet(&invitation, |_| Ok(()))?;
         observe::report(&met, self.founding_ranks[parent.members.rank], subgroup.members.len());
@@ -119,6 +111,33 @@ impl Neighbours {
         // What is crowded stays crowded: the parent's other ranks want their cores, too.
         met.welcome.crowded |= parent.crowded;
         Ok(Some(assembled(label, met, members, neighbours)))
+    }
+
+    /// Make this rank's part of a registration and map those of the others: all ranks meet again, under a name that they
+    /// have agreed on, and hand memory round as a new group does.
+    pub(crate) fn register(
+        &self,
+        parent: &Group,
+        registration: Registration,
+        timeout: Option<Duration>,
+    ) -> Result<Vec<SharedMemory>> {
+        let Registration { name, call, bytes } = registration;
+        let invitation = Invitation {
+            purpose: Purpose::Registration(bytes),
+            rank: parent.members.rank,
+            world: parent.members.world,
+            meeting: self.meeting_under(&name, format!("{} / {call}", parent.name)),
+            deadline: timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
+            parameters: parent.parameters.clone(),
+            parent: Some(Arc::clone(&parent.members)),
+            ranks_alongside: parent.members.world,
+        };
+        Ok(rendezvous::meet(&invitation, |_| Ok(()))?.memories)
+    }
+
+    /// A meeting of ranks of this group, in the same kind of place.
+    fn meeting_under(&self, name: &[u8], label: String) -> Meeting {
+        Meeting::drawn(name, self.meeting.directory().map(ToOwned::to_owned)).with_label(label)
     }
 
     /// Give the group's name free, if this rank holds it.

@@ -20,7 +20,7 @@ use unisono_os::socket::{Connection, Message as Packet, Received, SocketError};
 use crate::parameters::Parameters;
 
 /// Changes whenever a message or the layout of the memory does.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 const LONGEST: usize = 64 * 1024;
 
 /// Who a rank is and where it runs.

@@ -9,10 +9,8 @@
 //! | [`name`] | where a group meets |
 //! | [`messages`] | what is said |
 //! | [`door`] | the sockets that rank 0 listens at, also later, to turn latecomers away |
-//! | [`alongside`] | who reserves memory at the same time, and under which limit |
 //! | [`leader`], [`member`] | rank 0's part and everybody else's |
 
-pub(crate) mod alongside;
 pub(crate) mod door;
 pub(crate) mod leader;
 pub(crate) mod member;
@@ -25,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use unisono_os::mapping::{Access, Mapping};
 use unisono_os::socket::{Connection, Message as Packet, SocketError};
-use unisono_os::{cpu, memfd, pidfd, process};
+use unisono_os::{cpu, memfd, memory_limit, pidfd, process};
 
 use crate::call::{Call, Operation};
 use crate::error::{Error, Result};
@@ -35,7 +33,6 @@ use crate::group::members::{Members, Situation};
 use crate::group::shared_memory::SharedMemory;
 use crate::parameters::Parameters;
 use crate::segment::check_headroom;
-use alongside::{Alongside, Limit};
 use messages::{Hello, Message, Welcome};
 use name::Meeting;
 
@@ -44,9 +41,19 @@ const LOOK_AT_PARENT_EVERY: Duration = Duration::from_millis(20);
 /// How long rank 0 may take to close its last socket after the first.
 const DYING_TAKES: Duration = Duration::from_millis(5);
 
+/// What ranks meet for, and so what memory each brings along.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Purpose {
+    /// To form a group: words and staging.
+    Group,
+    /// To register this many bytes each.
+    Registration(usize),
+}
+
 /// What a rank knows before it meets the others.
 #[derive(Clone, Debug)]
 pub(crate) struct Invitation {
+    pub(crate) purpose: Purpose,
     pub(crate) rank: usize,
     pub(crate) world: usize,
     pub(crate) meeting: Meeting,
@@ -56,8 +63,8 @@ pub(crate) struct Invitation {
     pub(crate) parameters: Parameters,
     /// The group of which this will be a sub-group: if it stops, nobody waits for those who cannot come any more.
     pub(crate) parent: Option<Arc<Members>>,
-    /// Who reserves memory at the same time as those who meet; `None`: nobody else.
-    pub(crate) alongside: Option<Alongside>,
+    /// How many ranks reserve memory at the same time as these, these included.
+    pub(crate) ranks_alongside: usize,
 }
 
 /// A rank's own memory and how others learn of its death.
@@ -91,6 +98,14 @@ struct Roster {
 }
 
 impl Invitation {
+    /// Where things lie in the memory that each rank brings along.
+    fn layout(&self, parameters: &Parameters) -> Result<Layout> {
+        match self.purpose {
+            Purpose::Group => Layout::new(self.world, parameters),
+            Purpose::Registration(bytes) => Layout::registered(self.world, bytes),
+        }
+    }
+
     /// An error of this meeting.
     fn error(&self, problem: impl Into<String>) -> Error {
         Error::Rendezvous { group: self.meeting.label.clone(), problem: problem.into(), missing: Vec::new() }
@@ -139,7 +154,7 @@ impl Invitation {
 
     /// Who this rank is, and where.
     fn hello(&self) -> Hello {
-        let limit = self.alongside.as_ref().map_or_else(Limit::now, |alongside| alongside.before.clone());
+        let headroom = memory_limit::headroom();
         Hello {
             version: messages::VERSION,
             rank: self.rank,
@@ -147,9 +162,9 @@ impl Invitation {
             pid: process::pid(),
             cpus: cpu::allowed_cpus(),
             quota: cpu::quota(),
-            headroom: limit.headroom.bytes,
-            limited_by: limit.headroom.limited_by,
-            limited_in: limit.namespace,
+            headroom: headroom.bytes,
+            limited_by: headroom.limited_by,
+            limited_in: process::cgroup_namespace_id(),
         }
     }
 
@@ -159,7 +174,7 @@ impl Invitation {
         welcome: &Welcome,
         before_handing_out: &mut dyn FnMut(BorrowedFd<'_>) -> Result<()>,
     ) -> Result<Own> {
-        let layout = Arc::new(Layout::new(self.world, &welcome.parameters)?);
+        let layout = Arc::new(self.layout(&welcome.parameters)?);
         let bytes = layout.total();
         // Rank 0 has compared the sum already, if it is what it should be.
         check_headroom(&format!("the memory of rank {}", self.rank), bytes)?;

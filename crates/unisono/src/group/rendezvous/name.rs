@@ -18,6 +18,12 @@ const DEFAULT_DIRECTORY: &str = "/dev/shm";
 const FILE_START: &str = "unisono-";
 const FILE_END: &str = ".sock";
 
+/// Bytes of a drawn name.
+pub(crate) const DRAWN_BYTES: usize = 16;
+
+/// A name that nobody else will draw.
+pub(crate) type Drawn = [u8; DRAWN_BYTES];
+
 /// Where one group meets.
 #[derive(Clone, Debug)]
 pub(crate) struct Meeting {
@@ -45,10 +51,8 @@ impl Meeting {
     }
 
     /// Something nobody else will draw.
-    pub(crate) fn draw() -> Result<Vec<u8>> {
-        unisono_os::random::bytes::<16>()
-            .map(|bytes| bytes.to_vec())
-            .map_err(Error::os("drawing a random name"))
+    pub(crate) fn draw() -> Result<Drawn> {
+        unisono_os::random::bytes().map_err(Error::os("drawing a random name"))
     }
 
     /// The meeting of a group whose first rank drew this.
@@ -100,13 +104,8 @@ fn is_socket_file(name: &OsStr) -> bool {
     })
 }
 
-/// In hexadecimal, [`number_of`] the parts.
+/// 128 bits of FNV-1a over the parts and their lengths, in hexadecimal: the same in every build and language.
 fn hash(parts: &[&str]) -> String {
-    format!("{:032x}", number_of(parts))
-}
-
-/// 128 bits of FNV-1a over the parts and their lengths: the same in every build and language.
-pub(super) fn number_of(parts: &[&str]) -> u128 {
     const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
     let mut state: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
     let mut feed = |byte: u8| state = (state ^ u128::from(byte)).wrapping_mul(PRIME);
@@ -114,7 +113,7 @@ pub(super) fn number_of(parts: &[&str]) -> u128 {
         part.len().to_le_bytes().into_iter().for_each(&mut feed);
         part.bytes().for_each(&mut feed);
     }
-    state
+    format!("{state:032x}")
 }
 
 #[cfg(test)]
