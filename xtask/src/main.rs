@@ -4,6 +4,7 @@
 //! [`test`] runs parts one after the other and closes with a table and one line of totals, [`step`] runs one
 //! command, [`setup`] makes ready what a fresh machine lacks, [`workspace`] knows the folders.
 
+mod bench;
 mod cross;
 mod demo;
 mod lint;
@@ -35,6 +36,8 @@ struct Arguments {
 enum Verb {
     /// Embed real sentences with a real model on one rank and on two, and compare.
     Demo,
+    /// Compare with the other libraries on this machine: a table, and whether the targets are met.
+    Bench(bench::Options),
     /// Run every part: lint, unit, models, sanitize, cross.
     Test(Options),
     /// Formatting, clippy, documentation, and the rules of ARCHITECTURE.md.
@@ -63,6 +66,7 @@ fn perform(verb: &Verb) -> Result<bool> {
     let workspace = Workspace::find()?;
     match verb {
         Verb::Demo => demo::run(&workspace).map(|()| true),
+        Verb::Bench(options) => bench::run(&workspace, options),
         Verb::Test(options) => Ok(test::run(&workspace, options)),
         Verb::Lint => Ok(test::run(&workspace, &Options::only(Part::Lint))),
         Verb::Models => Ok(test::run(&workspace, &Options::only(Part::Models))),
@@ -80,6 +84,16 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn peers_are_given_as_a_list() {
+        let arguments = ["xtask", "bench", "--peers", "impi,openmpi", "--ranks", "2,4"];
+        let Verb::Bench(options) = Arguments::try_parse_from(arguments).unwrap().verb else {
+            panic!("the verb is bench");
+        };
+        assert_eq!(options.peers, [bench::peer::Peer::Impi, bench::peer::Peer::Openmpi]);
+        assert!(Arguments::try_parse_from(["xtask", "bench", "--peers", "nobody"]).is_err());
     }
 
     #[test]

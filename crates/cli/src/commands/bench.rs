@@ -15,14 +15,13 @@ use unisono::{DType, MAX_WORLD_SIZE, ReduceOp};
 use unisono_measure::report::{self, Line};
 use unisono_measure::rounds::{Round, Settled, operations_in, settle};
 use unisono_measure::{Operation, size};
-use unisono_os::memory_limit;
+use unisono_os::{memory_limit, process};
 
 use super::death;
 use super::run::seconds;
 use crate::output;
 use crate::worker::pool::{Pool, Probe};
 use crate::worker::protocol::{Answer, Request, Subject};
-use crate::worker::session;
 
 /// Rounds of one size that are wanted; each has its share of the time.
 const ROUNDS: usize = 3;
@@ -34,6 +33,8 @@ const FIRST_LOOK: Duration = Duration::from_millis(10);
 const FEWEST_OPERATIONS: usize = 10;
 /// More operations tell nothing more, and fill memory.
 const MOST_OPERATIONS: usize = 1_000_000;
+/// Set in the environment of the program that leads the session.
+const SESSION: &str = "UNISONO_BENCH_SESSION";
 /// Checked calls of one size, each with other data.
 const CHECKED: usize = 5;
 
@@ -104,11 +105,20 @@ struct Collective {
 /// When arguments do not go together, memory does not suffice, or a rank fails (with its words).
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     match (&arguments.subcommand, &arguments.collective) {
-        (Some(Other::Death(arguments)), _) => session::in_its_own(|| death::run(arguments)),
-        (None, Some(collective)) => session::in_its_own(|| measure(collective)),
+        (Some(Other::Death(arguments)), _) => in_a_session_of_its_own(|| death::run(arguments)),
+        (None, Some(collective)) => in_a_session_of_its_own(|| measure(collective)),
         // clap asks for one of the two before it comes to this.
         (None, None) => bail!("say which operation to measure: see unisono bench --help"),
     }
+}
+
+/// With the highest priority that the system lets us have.
+fn in_a_session_of_its_own(measure: impl FnOnce() -> anyhow::Result<ExitCode>) -> anyhow::Result<ExitCode> {
+    process::in_its_own_session(SESSION, || {
+        // Best effort: without privileges the measurement runs all the same, with more noise.
+        let _ = process::raise_priority();
+        measure()
+    })
 }
 
 fn measure(arguments: &Collective) -> anyhow::Result<ExitCode> {

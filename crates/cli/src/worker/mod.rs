@@ -11,7 +11,6 @@ mod operate;
 pub(crate) mod pool;
 pub(crate) mod protocol;
 mod rank;
-pub(crate) mod session;
 
 use std::io::{BufRead, Write};
 use std::process::ExitCode;

@@ -7,15 +7,18 @@
 mod child;
 mod fork;
 mod priority;
+mod session;
 mod signal;
 
 pub use child::{ChildSetup, prepare_child};
 pub use fork::fork_sleeping_child;
 pub use priority::{PriorityRaised, raise_priority};
+pub use session::{in_its_own_session, session};
 pub use signal::{Signal, SignalWatch};
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
+use std::time::Duration;
 
 use rustix::process::Pid;
 
@@ -113,6 +116,16 @@ pub fn command_line(pid: u32) -> Option<String> {
     Some(format!("[{}]", name.trim_end()))
 }
 
+/// The time that all threads of a process have run, in steps of about 10 ms; `None` if it cannot be seen.
+pub fn cpu_time(pid: u32) -> Option<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name, in brackets, may hold anything; what follows it are numbers, of which the fields 14 and 15 (from 1, as the
+    // manual counts) are the ticks in the process and in the kernel.
+    let mut fields = stat.rsplit_once(") ")?.1.split(' ').skip(11);
+    let ticks = fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?;
+    Some(Duration::from_nanos(ticks * (1_000_000_000 / rustix::param::clock_ticks_per_second())))
+}
+
 /// How a process ended, in words: `exit code 1`, `SIGKILL`, `SIGSEGV (core dumped)`.
 pub fn describe_exit(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
@@ -140,6 +153,16 @@ fn number(pid: u32) -> Result<Pid, OsError> {
 mod tests {
     use super::*;
     use std::process::Command;
+
+    #[test]
+    fn the_time_of_a_busy_process_grows_and_nobody_has_none() {
+        let begin = cpu_time(pid()).unwrap();
+        let deadline = std::time::Instant::now() + Duration::from_secs(20);
+        while cpu_time(pid()).unwrap() < begin + Duration::from_millis(20) {
+            assert!(std::time::Instant::now() < deadline);
+        }
+        assert_eq!(cpu_time(0), None);
+    }
 
     #[test]
     fn ends_are_told_in_words_and_in_the_shells_numbers() {

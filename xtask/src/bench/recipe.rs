@@ -1,0 +1,78 @@
+//! How the ranks of an implementation are started, as the measuring program reads it.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::workspace::Workspace;
+
+/// One implementation in one setting; `bench/src/recipe.rs` says what each field means.
+#[derive(Debug, Clone)]
+pub(crate) struct Recipe {
+    pub(crate) name: String,
+    pub(crate) version: String,
+    pub(crate) command: Vec<String>,
+    pub(crate) starts_all_ranks: bool,
+    pub(crate) environment: Vec<(String, String)>,
+    pub(crate) when: &'static str,
+}
+
+impl Recipe {
+    /// unisono itself.
+    pub(crate) fn unisono(workspace: &Workspace, program: &Path) -> Recipe {
+        let version = workspace.metadata["packages"]
+            .as_array()
+            .and_then(|members| members.iter().find(|member| member["name"] == "unisono"))
+            .and_then(|member| member["version"].as_str())
+            .unwrap_or("of this folder");
+        Recipe::each("unisono", version, &[program.display().to_string(), "caller".to_string()])
+    }
+
+    /// A program that is started once for each rank.
+    pub(crate) fn each(name: &str, version: &str, command: &[String]) -> Recipe {
+        Recipe {
+            name: name.to_string(),
+            version: version.to_string(),
+            command: command.to_vec(),
+            starts_all_ranks: false,
+            environment: Vec::new(),
+            when: "always",
+        }
+    }
+
+    /// A program that starts all ranks.
+    pub(crate) fn all(name: &str, version: &str, command: &[String]) -> Recipe {
+        Recipe { starts_all_ranks: true, ..Recipe::each(name, version, command) }
+    }
+
+    pub(crate) fn with(mut self, name: &str, value: impl Into<String>) -> Recipe {
+        self.environment.push((name.to_string(), value.into()));
+        self
+    }
+
+    /// With folders in front of a search path of the caller.
+    pub(crate) fn with_path(self, name: &str, folders: &[PathBuf]) -> Recipe {
+        let given = std::env::var(name).unwrap_or_default();
+        let mut all: Vec<String> = folders.iter().map(|folder| folder.display().to_string()).collect();
+        all.extend((!given.is_empty()).then_some(given));
+        self.with(name, all.join(":"))
+    }
+
+    /// Another setting, for more ranks than cores only.
+    pub(crate) fn crowded(self, name: &str) -> Recipe {
+        Recipe { name: name.to_string(), when: "more_ranks_than_cores", ..self }
+    }
+
+    pub(crate) fn as_json(&self) -> Value {
+        let environment: serde_json::Map<String, Value> =
+            self.environment.iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect();
+        json!({
+            "name": self.name,
+            "version": self.version,
+            "command": self.command,
+            "starts_all_ranks": self.starts_all_ranks,
+            "environment": environment,
+            "when": self.when,
+        })
+    }
+}
