@@ -185,7 +185,7 @@ impl Builder {
             deadline,
             parameters,
             parent: None,
-            ranks_alongside: world,
+            alongside: None,
         };
         let group = Group::new(processes::assemble(invitation)?);
         Ok(Communicator::over(group, self.timeout.unwrap_or(Some(DEFAULT_TIMEOUT))))

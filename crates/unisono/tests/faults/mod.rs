@@ -171,22 +171,38 @@ impl Drop for Scratch {
 /// A control group that limits memory, gone when dropped.
 pub(crate) struct MemoryGroup {
     directory: PathBuf,
+    /// What says the limit, and what is in use.
+    files: [&'static str; 2],
 }
 
 impl MemoryGroup {
     pub(crate) fn new(limit: u64) -> Self {
         needs_root();
         let name = fresh_name("unisono-test");
-        let kinds = [("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")];
-        for (root, file) in kinds {
+        let kinds = [
+            ("/sys/fs/cgroup/memory", ["memory.limit_in_bytes", "memory.usage_in_bytes"]),
+            ("/sys/fs/cgroup", ["memory.max", "memory.current"]),
+        ];
+        for (root, files) in kinds {
             let directory = Path::new(root).join(&name);
             let made = std::fs::create_dir(&directory).is_ok();
-            if made && std::fs::write(directory.join(file), limit.to_string()).is_ok() {
-                return MemoryGroup { directory };
+            let group = MemoryGroup { directory, files };
+            if made && group.set_limit(limit).is_ok() {
+                return group;
             }
-            let _ = std::fs::remove_dir(&directory); // There is none, or none that limits memory.
+            // There is none, or none that limits memory; dropped, it goes.
         }
         panic!("no control group that limits memory can be made here, neither version 1 nor 2: {kinds:?}");
+    }
+
+    pub(crate) fn set_limit(&self, limit: u64) -> std::io::Result<()> {
+        std::fs::write(self.directory.join(self.files[0]), limit.to_string())
+    }
+
+    /// How many bytes are in use.
+    pub(crate) fn usage(&self) -> u64 {
+        let usage = std::fs::read_to_string(self.directory.join(self.files[1])).expect("the group is there");
+        usage.trim().parse().expect("a number")
     }
 
     pub(crate) fn path(&self) -> String {

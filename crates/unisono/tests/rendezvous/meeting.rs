@@ -38,6 +38,21 @@ pub(crate) fn meet_and_stay() {
     }
 }
 
+/// Rank: meet, and when the test says go, split into the first three and the others.
+pub(crate) fn meet_and_split() {
+    let comm = Communicator::from_env().expect("the ranks meet");
+    harness::report("met", "yes");
+    harness::wait_for_go();
+    match comm.split(Some(comm.rank() as u64 / 3), 0) {
+        Ok(part) => {
+            prove(&part.expect("every rank has a color"));
+            comm.barrier().expect("all have proved it");
+            harness::report("split", "yes");
+        }
+        Err(error) => tell(&error),
+    }
+}
+
 /// Rank: meet through an exchange that hands round what the test says, as the user that the test says.
 pub(crate) fn meet_by_exchange() {
     if let Ok(user) = std::env::var("AS_USER") {

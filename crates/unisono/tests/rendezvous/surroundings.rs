@@ -1,6 +1,7 @@
 //! Ranks meet whatever surrounds them: other network namespaces, a full /dev/shm; and a memory limit is told, not hit.
 
 use crate::faults::{MemoryGroup, PATIENCE, Scratch, ended, needs_root};
+use crate::harness::Ranks;
 use crate::meeting::meeting_of;
 
 /// Runs its last argument in a network namespace of its own.
@@ -37,8 +38,14 @@ pub(crate) fn a_full_shared_memory_file_system_does_not_matter() {
     }
 }
 
+const MIB: u64 = 1 << 20;
+
+fn number_after(words: &str, text: &str) -> u64 {
+    let rest = text.split(words).nth(1).unwrap_or_else(|| panic!("{words:?} is not in: {text}"));
+    rest.split(' ').next().and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("{rest}"))
+}
+
 pub(crate) fn a_memory_limit_that_is_too_small_is_refused_with_both_numbers() {
-    const MIB: u64 = 1 << 20;
     let group = MemoryGroup::new(64 * MIB);
     let script = group.enter_and_run();
     // Chunks of 128 MiB are staged in 64 MiB by each of two ranks.
@@ -48,20 +55,43 @@ pub(crate) fn a_memory_limit_that_is_too_small_is_refused_with_both_numbers() {
     for (outcome, kind) in outcomes.iter().zip(["OutOfMemory", "Rendezvous"]) {
         let ended = ended(outcome);
         assert_eq!(ended.kind, kind, "rank {}: {}", outcome.rank, ended.text);
-        let number_after = |words: &str| -> u64 {
-            let rest = ended
-                .text
-                .split(words)
-                .nth(1)
-                .unwrap_or_else(|| panic!("{words:?} is not in: {}", ended.text));
-            rest.split(' ').next().and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("{rest}"))
-        };
-        assert!((128 * MIB..140 * MIB).contains(&number_after("needs ")), "{}", ended.text);
-        assert!((1..64 * MIB).contains(&number_after("but only ")), "{}", ended.text);
+        assert!((128 * MIB..140 * MIB).contains(&number_after("needs ", &ended.text)), "{}", ended.text);
+        assert!((1..64 * MIB).contains(&number_after("but only ", &ended.text)), "{}", ended.text);
         assert!(ended.text.contains(&group.path()), "{}", ended.text);
         outcome.assert_success();
     }
     // Within the limit the same ranks meet.
     let ranks = meeting_of(2, "10").all_wrapped(&["sh", "-c", &script]).start();
     assert!(ranks.all_succeed(PATIENCE).iter().all(|outcome| !outcome.reports("met").is_empty()));
+}
+
+pub(crate) fn subgroups_of_different_sizes_are_compared_with_the_limit_by_their_sum() {
+    let group = MemoryGroup::new(4096 * MIB);
+    let script = group.enter_and_run();
+    // Five ranks split into three and two, having so much left under their limit once they have met.
+    let split_with = |left: u64| {
+        group.set_limit(4096 * MIB).expect("a limit that is far away");
+        let mut ranks = Ranks::of("meet_and_split", 5)
+            .all_wrapped(&["sh", "-c", &script])
+            .env("UNISONO_CHUNK_BYTES", "96MiB")
+            .env("UNISONO_TIMEOUT", "20")
+            .start();
+        (0..5).for_each(|rank| drop(ranks.wait_for_report(rank, "met", PATIENCE)));
+        group.set_limit(group.usage() + left).expect("a limit above what is in use");
+        (0..5).for_each(|rank| ranks.go(rank));
+        ranks
+    };
+    let outcomes = split_with(64 * MIB).wait_all(PATIENCE);
+    outcomes.iter().for_each(|outcome| outcome.assert_success());
+    let refusals: Vec<_> = outcomes.iter().map(ended).filter(|ended| ended.kind == "OutOfMemory").collect();
+    let text = &refusals.first().expect("a sub-group's first rank says why").text;
+    let needed = number_after("needs ", text);
+    // Of a chunk three ranks stage a third for each peer, two ranks a half.
+    let staging = 96 * MIB * 2 + 96 * MIB;
+    assert!((staging..staging + 10 * MIB).contains(&needed), "{text}");
+    assert!(text.contains("the staging of 5 ranks"), "{text}");
+    assert!(refusals.iter().all(|other| number_after("needs ", &other.text) == needed), "{refusals:?}");
+    // With little more than that left all find room, whichever sub-group is first.
+    let outcomes = split_with(needed + 20 * MIB).all_succeed(PATIENCE);
+    assert!(outcomes.iter().all(|outcome| !outcome.reports("split").is_empty()));
 }

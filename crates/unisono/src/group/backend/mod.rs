@@ -10,6 +10,7 @@ pub(crate) mod processes;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::rendezvous::alongside::Alongside;
 use super::rendezvous::name::{DRAWN_BYTES, Drawn, Meeting};
 use super::shared_memory::SharedMemory;
 use super::{Assembled, Group};
@@ -41,8 +42,8 @@ pub(crate) struct Subgroup {
     pub(crate) color: u64,
     /// The number of the split within the parent.
     pub(crate) split: u64,
-    /// How many ranks form sub-groups in this split, the own one's included.
-    pub(crate) ranks_alongside: usize,
+    /// Who reserves memory in this split, the own sub-group included.
+    pub(crate) alongside: Alongside,
 }
 
 /// One allocation of registered memory, as all ranks know it.

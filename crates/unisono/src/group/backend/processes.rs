@@ -99,7 +99,7 @@ impl Neighbours {
             deadline: timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
             parameters: parent.parameters.clone(),
             parent: Some(Arc::clone(&parent.members)),
-            ranks_alongside: subgroup.ranks_alongside,
+            alongside: Some(subgroup.alongside.clone()),
         };
         let mut met = rendezvous::meet(&invitation, |_| Ok(()))?;
         observe::report(&met, self.founding_ranks[parent.members.rank], subgroup.members.len());
@@ -130,7 +130,7 @@ impl Neighbours {
             deadline: timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
             parameters: parent.parameters.clone(),
             parent: Some(Arc::clone(&parent.members)),
-            ranks_alongside: parent.members.world,
+            alongside: None,
         };
         Ok(rendezvous::meet(&invitation, |_| Ok(()))?.memories)
     }

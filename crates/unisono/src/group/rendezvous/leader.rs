@@ -6,6 +6,7 @@ use std::time::Instant;
 use unisono_os::poll;
 use unisono_os::socket::Connection;
 
+use super::alongside::Reserving;
 use super::door::{Door, refuse};
 use super::messages::{self, Hello, Message, Welcome};
 use super::{Invitation, Met, Own, Purpose, Roster};
@@ -239,21 +240,28 @@ impl Gathering<'_> {
     /// Above a cgroup's limit the kernel kills instead of failing, so the sum of what all ranks will reserve is compared
     /// first with what may be had; ranks under the same limit share it.
     fn check_headroom(&self, hellos: &[&Hello]) -> Result<()> {
-        let each = self.invitation.layout(&self.invitation.parameters)?.total() as u64;
+        let all: Vec<Reserving> = match &self.invitation.alongside {
+            Some(alongside) => alongside.all.clone(),
+            None => hellos.iter().map(|hello| Reserving::of(hello)).collect(),
+        };
+        let purpose = self.invitation.purpose;
         for hello in hellos {
-            let same = |other: &&&Hello| same_limit(other, hello);
-            let here = hellos.iter().filter(same).count();
-            // Sub-groups that form at the same time reserve at the same time.
-            let all = if here == hellos.len() { here.max(self.invitation.ranks_alongside) } else { here };
-            let sharing = all as u64;
-            if each.saturating_mul(sharing) > hello.headroom {
-                let (what, advice) = match self.invitation.purpose {
+            let limit = Reserving::of(hello).limit;
+            let sharing: Vec<usize> =
+                all.iter().filter(|rank| rank.limit == limit).map(|rank| rank.world).collect();
+            let mut needed = 0u64;
+            for world in &sharing {
+                let memory = purpose.layout(*world, &self.invitation.parameters)?;
+                needed = needed.saturating_add(memory.total() as u64);
+            }
+            if needed > hello.headroom {
+                let (what, advice) = match purpose {
                     Purpose::Group => ("staging", LESS_STAGING),
                     Purpose::Registration(_) => ("registered memory", "raise the limit, or allocate less"),
                 };
                 return Err(Error::OutOfMemory {
-                    what: format!("the {what} of {sharing} ranks ({each} bytes each)"),
-                    needed: each.saturating_mul(sharing),
+                    what: format!("the {what} of {} ranks", sharing.len()),
+                    needed,
                     available: hello.headroom,
                     limited_by: hello.limited_by.clone(),
                     advice,
@@ -367,12 +375,4 @@ fn is_crowded(hellos: &[&Hello]) -> bool {
     pinned.sort_unstable();
     let shared = pinned.windows(2).any(|pair| pair[0] == pair[1]);
     ranks > cores.len() || ranks as f64 > quota || shared
-}
-
-/// Whether two ranks live under the same limit: the text up to its numbers, which change from moment to moment.
-fn same_limit(one: &Hello, other: &Hello) -> bool {
-    fn limit(hello: &Hello) -> (&str, Option<u64>) {
-        (hello.limited_by.split(" (").next().unwrap_or_default(), hello.limited_in)
-    }
-    limit(one) == limit(other)
 }

@@ -9,8 +9,10 @@
 //! | [`name`] | where a group meets |
 //! | [`messages`] | what is said |
 //! | [`door`] | the sockets that rank 0 listens at, also later, to turn latecomers away |
+//! | [`alongside`] | who reserves memory at the same time, and under which limit |
 //! | [`leader`], [`member`] | rank 0's part and everybody else's |
 
+pub(crate) mod alongside;
 pub(crate) mod door;
 pub(crate) mod leader;
 pub(crate) mod member;
@@ -23,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use unisono_os::mapping::{Access, Mapping};
 use unisono_os::socket::{Connection, Message as Packet, SocketError};
-use unisono_os::{cpu, memfd, memory_limit, pidfd, process};
+use unisono_os::{cpu, memfd, pidfd, process};
 
 use crate::call::{Call, Operation};
 use crate::error::{Error, Result};
@@ -33,6 +35,7 @@ use crate::group::members::{Members, Situation};
 use crate::group::shared_memory::SharedMemory;
 use crate::parameters::Parameters;
 use crate::segment::check_headroom;
+use alongside::{Alongside, Limit};
 use messages::{Hello, Message, Welcome};
 use name::Meeting;
 
@@ -63,8 +66,8 @@ pub(crate) struct Invitation {
     pub(crate) parameters: Parameters,
     /// The group of which this will be a sub-group: if it stops, nobody waits for those who cannot come any more.
     pub(crate) parent: Option<Arc<Members>>,
-    /// How many ranks reserve memory at the same time as these, these included.
-    pub(crate) ranks_alongside: usize,
+    /// Who reserves memory at the same time as those who meet; `None`: nobody else.
+    pub(crate) alongside: Option<Alongside>,
 }
 
 /// A rank's own memory and how others learn of its death.
@@ -97,15 +100,17 @@ struct Roster {
     pidfds: Vec<Option<OwnedFd>>,
 }
 
-impl Invitation {
-    /// Where things lie in the memory that each rank brings along.
-    fn layout(&self, parameters: &Parameters) -> Result<Layout> {
-        match self.purpose {
-            Purpose::Group => Layout::new(self.world, parameters),
-            Purpose::Registration(bytes) => Layout::registered(self.world, bytes),
+impl Purpose {
+    /// Where things lie in the memory that each of `world` ranks brings along.
+    fn layout(self, world: usize, parameters: &Parameters) -> Result<Layout> {
+        match self {
+            Purpose::Group => Layout::new(world, parameters),
+            Purpose::Registration(bytes) => Layout::registered(world, bytes),
         }
     }
+}
 
+impl Invitation {
     /// An error of this meeting.
     fn error(&self, problem: impl Into<String>) -> Error {
         Error::Rendezvous { group: self.meeting.label.clone(), problem: problem.into(), missing: Vec::new() }
@@ -154,7 +159,7 @@ impl Invitation {
 
     /// Who this rank is, and where.
     fn hello(&self) -> Hello {
-        let headroom = memory_limit::headroom();
+        let limit = self.alongside.as_ref().map_or_else(Limit::now, |alongside| alongside.before.clone());
         Hello {
             version: messages::VERSION,
             rank: self.rank,
@@ -162,9 +167,9 @@ impl Invitation {
             pid: process::pid(),
             cpus: cpu::allowed_cpus(),
             quota: cpu::quota(),
-            headroom: headroom.bytes,
-            limited_by: headroom.limited_by,
-            limited_in: process::cgroup_namespace_id(),
+            headroom: limit.headroom.bytes,
+            limited_by: limit.headroom.limited_by,
+            limited_in: limit.namespace,
         }
     }
 
@@ -174,7 +179,7 @@ impl Invitation {
         welcome: &Welcome,
         before_handing_out: &mut dyn FnMut(BorrowedFd<'_>) -> Result<()>,
     ) -> Result<Own> {
-        let layout = Arc::new(self.layout(&welcome.parameters)?);
+        let layout = Arc::new(self.purpose.layout(self.world, &welcome.parameters)?);
         let bytes = layout.total();
         // Rank 0 has compared the sum already, if it is what it should be.
         check_headroom(&format!("the memory of rank {}", self.rank), bytes)?;

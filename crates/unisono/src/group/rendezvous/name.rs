@@ -104,8 +104,13 @@ fn is_socket_file(name: &OsStr) -> bool {
     })
 }
 
-/// 128 bits of FNV-1a over the parts and their lengths, in hexadecimal: the same in every build and language.
+/// In hexadecimal, [`number_of`] the parts.
 fn hash(parts: &[&str]) -> String {
+    format!("{:032x}", number_of(parts))
+}
+
+/// 128 bits of FNV-1a over the parts and their lengths: the same in every build and language.
+pub(super) fn number_of(parts: &[&str]) -> u128 {
     const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
     let mut state: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
     let mut feed = |byte: u8| state = (state ^ u128::from(byte)).wrapping_mul(PRIME);
@@ -113,7 +118,7 @@ fn hash(parts: &[&str]) -> String {
         part.len().to_le_bytes().into_iter().for_each(&mut feed);
         part.bytes().for_each(&mut feed);
     }
-    format!("{state:032x}")
+    state
 }
 
 #[cfg(test)]
