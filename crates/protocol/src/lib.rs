@@ -16,6 +16,7 @@
 //! | [`waiting`] | waiting for words of several peers at once |
 //! | [`steps`] | the steps of a rank: barrier, and when staging is free again |
 //! | [`record`] | what a rank is doing and why it stopped, for the others to read |
+//! | [`team`] | the threads of one rank that share a task |
 //! | [`window`] | the cursors of a byte window from one sender to one receiver |
 //!
 //! The same code runs on the standard atomics and, under `--cfg loom`, on loom's, which tries every order
@@ -26,6 +27,7 @@ pub mod atomics;
 pub mod record;
 pub mod sequence;
 pub mod steps;
+pub mod team;
 pub mod waiting;
 pub mod window;
 pub mod word;

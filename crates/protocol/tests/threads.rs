@@ -11,6 +11,7 @@ use scenarios::migrate::Wanted;
 use scenarios::push::Waits;
 use scenarios::stop::{self, Waiters};
 use scenarios::swap::Writers;
+use scenarios::team::{self, Joining};
 use scenarios::{barrier, broadcast, migrate, push, records, swap, window, words};
 
 /// Steps of a scenario that goes on.
@@ -109,5 +110,13 @@ fn records_are_read_whole() {
         records::the_newest_call_is_read_whole(5);
         records::a_cause_is_read_whole_at_any_moment();
         records::the_first_cause_stands(records::Stopping::InTurn);
+    }
+}
+
+#[test]
+fn threads_of_a_team_share_the_work() {
+    for members in [2, 3, 5] {
+        team::spinning_members_share_the_work(members, 7, STEPS, Joining::AtTheGate);
+        team::sleeping_members_are_woken(members, 7, STEPS);
     }
 }

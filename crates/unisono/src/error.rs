@@ -168,6 +168,12 @@ pub enum Error {
         /// How long it waited.
         waited: Duration,
     },
+    /// The threads of a [`Team`](crate::Team) did not keep together, or one of them panicked.
+    #[error("a team of threads: {problem}")]
+    Team {
+        /// What was expected and what was found.
+        problem: String,
+    },
     /// The communicator was closed on this rank.
     #[error("{operation}: this communicator was closed on this rank")]
     Closed {
@@ -252,6 +258,10 @@ impl Error {
 
     pub(crate) fn argument(operation: &'static str, problem: impl Into<String>) -> Error {
         Error::InvalidArgument { operation, problem: problem.into() }
+    }
+
+    pub(crate) fn team(problem: impl Into<String>) -> Error {
+        Error::Team { problem: problem.into() }
     }
 
     /// Whether the communicator is unusable after this error.

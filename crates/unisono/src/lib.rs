@@ -20,6 +20,7 @@
 //! `group` → [`segment`].
 
 mod arguments;
+mod background;
 mod call;
 mod collectives;
 mod communicator;
@@ -31,12 +32,14 @@ pub mod observe;
 mod parameters;
 mod registered;
 pub mod segment;
+mod team;
 
 pub use call::{Algorithm, Call, Operation, Place};
 pub use communicator::{Builder, Communicator, DEFAULT_TIMEOUT, Exchange, Raw};
 pub use error::{Error, LastOperation, PeerStatus, Result};
 pub use parameters::{MAX_WORLD_SIZE, Parameters};
 pub use registered::{Registered, RegisteredMemory, RegisteredSlice};
+pub use team::Team;
 pub use unisono_kernels::{DType, Element, Isa, ReduceOp};
 
 /// The README's program is compiled and run with the tests.

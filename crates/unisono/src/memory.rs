@@ -13,6 +13,9 @@ use unisono_kernels::{self as kernels, Element, Reducer};
 
 use crate::parameters::MAX_WORLD_SIZE;
 
+/// The unit that memory travels in between cores.
+pub(crate) const LINE: usize = 64;
+
 /// Memory that may be read for `'a`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Source<'a> {
@@ -28,6 +31,17 @@ pub(crate) struct Target<'a> {
     bytes: usize,
     lives: PhantomData<&'a mut [u8]>,
 }
+
+// SAFETY: a pointer with a length, which may go wherever a `&[u8]` may. Whoever copies through it reads memory that others
+// may write: that is so on one thread, too, because other processes write staging.
+unsafe impl Send for Source<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for Source<'_> {}
+
+// SAFETY: as for `Source`, as a `&mut [u8]`. Threads that share one write parts that don't overlap (`team/share.rs`).
+unsafe impl Send for Target<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for Target<'_> {}
 
 impl<'a> Source<'a> {
     pub(crate) fn of<T: Element>(data: &'a [T]) -> Self {
@@ -154,6 +168,9 @@ pub(crate) struct List<P> {
     least: usize,
 }
 
+// SAFETY: a list of what `Source` and `Target` point to; it goes where they may, and is only read through `&`.
+unsafe impl<P> Sync for List<P> {}
+
 impl<P: Copy> List<P> {
     #[inline(always)]
     pub(crate) fn new() -> Self {
@@ -173,6 +190,17 @@ impl<P: Copy> List<P> {
     fn as_slice(&self) -> &[P] {
         // SAFETY: `add` has written the first `len` places, and nothing else changes `len`.
         unsafe { std::slice::from_raw_parts(self.pointers.as_ptr().cast::<P>(), self.len) }
+    }
+}
+
+impl<P: Copy> List<P> {
+    /// The same places, each from the one that `later` gives: `offset` bytes on, which all of them have.
+    fn moved(&self, offset: usize, later: impl Fn(P) -> P) -> Self {
+        let mut list = List::new();
+        for pointer in self.as_slice() {
+            list.add(later(*pointer), self.least - offset);
+        }
+        list
     }
 }
 
@@ -211,6 +239,25 @@ pub(crate) fn reduce(
     // SAFETY: every pointer in the lists is valid for at least `count` elements (`least`), and a target is either
     // one of the sources (in place, or a staging slot reduced in place) or disjoint from them, as in `copy`.
     unsafe { reducer.reduce(targets.as_slice(), sources.as_slice(), count) }
+}
+
+/// [`reduce`] of `count` elements from element `first` on.
+pub(crate) fn reduce_part(
+    reducer: &Reducer,
+    targets: &Targets,
+    sources: &Sources,
+    (first, count): (usize, usize),
+    element_bytes: usize,
+) {
+    if targets.len == 0 || sources.len == 0 {
+        return;
+    }
+    let offset = first.saturating_mul(element_bytes).min(targets.least).min(sources.least);
+    // SAFETY: `offset` lies inside the shortest memory of either list or at its end.
+    let targets = targets.moved(offset, |target| unsafe { target.add(offset) });
+    // SAFETY: as above.
+    let sources = sources.moved(offset, |source| unsafe { source.add(offset) });
+    reduce(reducer, &targets, &sources, count, element_bytes);
 }
 
 #[cfg(test)]

@@ -70,11 +70,7 @@ impl Parameters {
         ] {
             if let Some(value) = std::env::var_os(name) {
                 let value = value.to_string_lossy().into_owned();
-                *field = parse_bytes(&value).ok_or_else(|| Error::Setting {
-                    name: name.to_string(),
-                    problem: "expected a size such as 16384, 16KiB or 4MiB".to_string(),
-                    value,
-                })?;
+                *field = bytes_of(name, &value)?;
             }
         }
         parameters.check()?;
@@ -101,6 +97,15 @@ impl Parameters {
         }
         Ok(())
     }
+}
+
+/// What a variable says, as a size in bytes.
+pub(crate) fn bytes_of(name: &str, value: &str) -> Result<usize> {
+    parse_bytes(value).ok_or_else(|| Error::Setting {
+        name: name.to_string(),
+        value: value.to_string(),
+        problem: "expected a size such as 16384, 16KiB or 4MiB".to_string(),
+    })
 }
 
 /// A size in bytes: a number, or one with KiB, MiB or GiB.

@@ -6,7 +6,7 @@ mod conformance;
 use std::time::Duration;
 
 use conformance::{
-    arguments, order, registered, small_parameters, stream, subgroups, sweep, threads, values,
+    arguments, order, registered, small_parameters, stream, subgroups, sweep, teams, threads, values,
 };
 use unisono::{Communicator, Parameters};
 
@@ -199,4 +199,36 @@ fn equal_calls_need_no_order() {
 #[test]
 fn an_argument_error_changes_nothing() {
     on_small_worlds(&[2, 3], |comm| arguments::an_argument_error_changes_nothing(&comm));
+}
+
+#[test]
+fn several_threads_per_rank_give_the_bits_of_a_plain_loop() {
+    let (skip, operations) = full_or_quick((3, 2000), (5, 200));
+    for world in full_or_quick(vec![1, 2, 3, 4], vec![2]) {
+        on_small_worlds(&[world], |comm| {
+            teams::take_threads(&comm);
+            sweep::every_operation(&comm, |dtype| sweep::lengths(dtype).into_iter().step_by(skip).collect());
+            stream::random_operations(&comm, 6, operations);
+        });
+    }
+    on_all_ranks(&Parameters::for_world(3), 3, |comm| {
+        teams::take_threads(&comm);
+        sweep::large_operations(&comm, full_or_quick(5 << 20, 1 << 20));
+    });
+}
+
+#[test]
+fn threads_of_the_callers_share_the_work() {
+    let operations = full_or_quick(500, 60);
+    on_small_worlds(&[1, 2, 3], |comm| teams::threads_of_the_callers_share_the_work(&comm, operations));
+}
+
+#[test]
+fn threads_that_do_not_come_are_named() {
+    teams::threads_that_do_not_come_are_named();
+}
+
+#[test]
+fn who_helps_a_thread_that_panics_is_told() {
+    teams::who_helps_a_thread_that_panics_is_told();
 }

@@ -211,6 +211,24 @@ fn registered_memory_gives_the_bits_of_a_plain_loop() {
     }
 }
 
+fn several_threads_per_rank_give_the_bits_of_a_plain_loop() {
+    for &world in worlds(&[2, 3]) {
+        let threads = |ranks: Builder, rank: usize| {
+            ranks.env_for(rank, "UNISONO_THREADS", &(rank + 2).to_string()).env("UNISONO_THREAD_BYTES", "64")
+        };
+        let ranks =
+            small_ranks("random_operations", world).env(OPERATIONS, &full_or_quick(3000, 200).to_string());
+        (0..world).fold(ranks, threads).start().all_succeed(PATIENCE);
+        let ranks = ranks_with_threads("large_operations", world);
+        ranks.start().all_succeed(PATIENCE);
+    }
+}
+
+/// Ranks of two threads each that share what is worth it.
+fn ranks_with_threads(scenario: &str, world: usize) -> Builder {
+    ranks(scenario, world).env("UNISONO_THREADS", "2")
+}
+
 fn main() {
     harness::main(
         SCENARIOS,
@@ -222,6 +240,7 @@ fn main() {
             every_mix_of_instruction_sets_gives_the_same_bits,
             reductions_worked_out_by_hand,
             all_algorithms_give_the_same_bits,
+            several_threads_per_rank_give_the_bits_of_a_plain_loop,
             ranks_need_not_keep_step,
             subgroups_have_an_order_of_their_own,
             threads_share_a_communicator,

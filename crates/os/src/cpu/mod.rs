@@ -69,6 +69,13 @@ pub fn current_cpu() -> usize {
     usize::try_from(unsafe { libc::sched_getcpu() }).unwrap_or(0)
 }
 
+/// How many processors the machine has, whoever may use them; at least those that the calling thread may run on.
+pub fn online_cpus() -> usize {
+    // SAFETY: takes a number and gives one.
+    let online = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) };
+    usize::try_from(online).unwrap_or(0).max(allowed_cpus().len())
+}
+
 /// How many processors' worth of time this process gets: those it may run on, or less if a quota says so.
 pub fn usable_cores() -> f64 {
     let allowed = allowed_cpus().len() as f64;

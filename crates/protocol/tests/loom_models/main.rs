@@ -14,5 +14,6 @@ mod explore;
 mod flawed_word;
 #[path = "../scenarios/mod.rs"]
 mod scenarios;
+mod team;
 mod teeth;
 mod words;

@@ -9,6 +9,7 @@ use crate::scenarios::migrate::Wanted;
 use crate::scenarios::push::Waits;
 use crate::scenarios::records::{self, Stopping};
 use crate::scenarios::swap::Writers;
+use crate::scenarios::team::{self, Joining};
 use crate::scenarios::{broadcast, migrate, push, swap, window, words};
 
 #[test]
@@ -59,4 +60,10 @@ fn a_window_line_overwritten_before_it_was_read() {
 #[should_panic(expected = "whoever sees ABORT finds a cause")]
 fn two_threads_that_stop_the_group_at_once() {
     explore(3, || records::the_first_cause_stands(Stopping::AtOnce));
+}
+
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn a_member_that_works_without_having_joined() {
+    explore(3, || team::spinning_members_share_the_work(2, 2, 2, Joining::WithoutAsking));
 }

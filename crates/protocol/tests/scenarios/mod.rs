@@ -17,6 +17,7 @@ pub(crate) mod push;
 pub(crate) mod records;
 pub(crate) mod stop;
 pub(crate) mod swap;
+pub(crate) mod team;
 pub(crate) mod waits;
 pub(crate) mod window;
 pub(crate) mod words;

@@ -12,7 +12,7 @@ use crate::arguments;
 use crate::call::{Algorithm, Call, Operation};
 use crate::error::BoxedResult;
 use crate::group::Group;
-use crate::memory::{Target, copy};
+use crate::memory::Target;
 
 /// Every rank's `data` becomes the root's.
 pub(crate) fn broadcast(
@@ -78,13 +78,15 @@ impl Run<'_> {
             let written = std::mem::replace(&mut self.steps.broadcast_written[buffer], step);
             self.wait_until_passed(peers, written)?;
             if peers != 0 {
-                copy(self.members.own().broadcast(buffer), data.as_source());
+                let buffer = self.members.own().broadcast(buffer);
+                self.in_shares(data.len(), |share| share.copy(buffer, data.as_source()));
             }
             self.publish();
         } else {
             self.publish();
             self.wait_for(1 << root)?;
-            copy(data, self.members.memory(root).broadcast(buffer).as_source());
+            let buffer = self.members.memory(root).broadcast(buffer).as_source();
+            self.in_shares(data.len(), |share| share.copy(data, buffer));
         }
         Ok(())
     }

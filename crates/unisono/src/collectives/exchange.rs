@@ -6,7 +6,8 @@
 
 use super::run::Run;
 use crate::error::BoxedResult;
-use crate::memory::{Rows, Source, Target, copy, copy_into_rows};
+use crate::memory::{Rows, Source, Target, copy};
+use crate::team::share::Share;
 
 /// What one operation hands out and takes in.
 pub(crate) trait Blocks<'a> {
@@ -16,8 +17,9 @@ pub(crate) trait Blocks<'a> {
     /// Bytes of the block that comes from `peer`; 0 if there is none.
     fn incoming(&self, peer: usize) -> usize;
 
-    /// Deal with the pieces of up to `limit` bytes at `offset` of all incoming blocks; `piece(peer)` is the peer's.
-    fn take<'p>(&self, offset: usize, limit: usize, piece: impl Fn(usize) -> Source<'p>);
+    /// Deal with this share of the pieces of up to `limit` bytes at `offset` of all incoming blocks; `piece(peer)` is the
+    /// peer's.
+    fn take<'p>(&self, share: Share, offset: usize, limit: usize, piece: impl Fn(usize) -> Source<'p>);
 }
 
 impl Run<'_> {
@@ -32,7 +34,7 @@ impl Run<'_> {
     /// takes part in the order of things.
     pub(crate) fn exchange<'a>(
         &mut self,
-        blocks: &impl Blocks<'a>,
+        blocks: &(impl Blocks<'a> + Sync),
         longest: usize,
         element: usize,
     ) -> BoxedResult<()> {
@@ -48,15 +50,18 @@ impl Run<'_> {
             for peer in self.others() {
                 let part = blocks.outgoing(peer).part(offset, limit);
                 if part.len() > 0 {
-                    copy(self.outbox(swap, peer)?, part);
+                    let outbox = self.outbox(swap, peer)?;
+                    self.in_shares(part.len(), |share| share.copy(outbox, part));
                 }
             }
             self.publish();
             self.wait_for(sources)?;
             let run = &*self;
-            blocks.take(offset, limit, |peer| {
-                run.inbox(swap, peer).part(0, blocks.incoming(peer).saturating_sub(offset).min(limit))
-            });
+            let piece =
+                |peer| run.inbox(swap, peer).part(0, blocks.incoming(peer).saturating_sub(offset).min(limit));
+            let moved =
+                longest.saturating_sub(offset).min(limit).saturating_mul(sources.count_ones() as usize);
+            run.in_shares(moved, |share| blocks.take(share, offset, limit, piece));
             offset = offset.saturating_add(limit);
             if offset >= longest {
                 break;
@@ -108,7 +113,7 @@ impl<'a, O: Fn(usize) -> Source<'a>, I: Fn(usize) -> Target<'a>> Blocks<'a> for 
         self.rows.map_or_else(|| (self.incoming)(peer).len(), |(_, bytes)| bytes)
     }
 
-    fn take<'p>(&self, offset: usize, _limit: usize, piece: impl Fn(usize) -> Source<'p>) {
+    fn take<'p>(&self, share: Share, offset: usize, _limit: usize, piece: impl Fn(usize) -> Source<'p>) {
         for peer in (0..self.world).filter(|peer| *peer != self.rank) {
             let block = (self.incoming)(peer);
             if block.len() == 0 {
@@ -117,9 +122,9 @@ impl<'a, O: Fn(usize) -> Source<'a>, I: Fn(usize) -> Target<'a>> Blocks<'a> for 
             match self.rows {
                 None => {
                     let piece = piece(peer);
-                    copy(block.part(offset, piece.len()), piece);
+                    share.copy(block.part(offset, piece.len()), piece);
                 }
-                Some((rows, _)) => copy_into_rows(block, rows, offset, piece(peer)),
+                Some((rows, _)) => share.copy_into_rows(block, rows, offset, piece(peer)),
             }
         }
     }

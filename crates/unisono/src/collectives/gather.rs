@@ -16,7 +16,7 @@ use crate::arguments;
 use crate::call::{Algorithm, Call, Operation};
 use crate::error::BoxedResult;
 use crate::group::Group;
-use crate::memory::{Rows, Source, Target, copy, copy_into_rows};
+use crate::memory::{Rows, Source, Target};
 
 /// How the gathered blocks lie in the output of an all-gather.
 #[derive(Clone, Copy, Debug)]
@@ -60,10 +60,10 @@ pub(crate) fn all_gather(
         rows: rows.map(|rows| (rows, own_bytes)),
     };
     run.exchange(&copies, blocks.longest(), element)?;
-    match rows {
-        None => copy(place(rank), input),
-        Some(rows) => copy_into_rows(place(rank), rows, 0, input),
-    }
+    run.in_shares(own_bytes, |share| match rows {
+        None => share.copy(place(rank), input),
+        Some(rows) => share.copy_into_rows(place(rank), rows, 0, input),
+    });
     run.finish();
     Ok(())
 }
@@ -109,7 +109,7 @@ pub(crate) fn all_to_all(
     };
     run.exchange(&copies, longest, element)?;
     let ((from, bytes), (to, room)) = (send.range(rank), receive.range(rank));
-    copy(output.part(to, room), input.part(from, bytes));
+    run.in_shares(bytes, |share| share.copy(output.part(to, room), input.part(from, bytes)));
     run.finish();
     Ok(())
 }
@@ -154,7 +154,7 @@ pub(crate) fn gather(
     };
     run.exchange(&copies, longest, element)?;
     if let Some(own) = place(rank) {
-        copy(own, input);
+        run.in_shares(input.len(), |share| share.copy(own, input));
     }
     run.finish();
     Ok(())
@@ -199,7 +199,7 @@ pub(crate) fn scatter(
     };
     run.exchange(&copies, longest, element)?;
     if rank == root {
-        copy(output, block(rank));
+        run.in_shares(output.len(), |share| share.copy(output, block(rank)));
     }
     run.finish();
     Ok(())

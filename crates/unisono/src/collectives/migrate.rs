@@ -11,7 +11,7 @@ use unisono_kernels::Reducer;
 use super::run::Run;
 use crate::error::BoxedResult;
 use crate::group::layout::LINE;
-use crate::memory::{Source, Sources, Target, Targets, copy, reduce};
+use crate::memory::{Source, Sources, Target, Targets};
 
 /// How a chunk is cut into slices: `count` elements, one slice per rank, whole cache lines but for the end.
 #[derive(Clone, Copy, Debug)]
@@ -86,7 +86,8 @@ impl Run<'_> {
             let written = std::mem::replace(&mut self.steps.migrate_written[reducer], step);
             self.wait_until_passed(1 << reducer, written)?;
             let (offset, bytes) = slices.bytes(reducer);
-            copy(self.members.memory(reducer).migrate(self.members.rank), input.part(offset, bytes));
+            let slot = self.members.memory(reducer).migrate(self.members.rank);
+            self.in_shares(bytes, |share| share.copy(slot, input.part(offset, bytes)));
         }
         Ok(())
     }
@@ -117,7 +118,10 @@ impl Run<'_> {
         if let Some(output) = output {
             targets.push(output.part(offset, bytes));
         }
-        reduce(reducer, &targets, &sources, slices.len(members.rank), slices.element);
+        let (count, element) = (slices.len(members.rank), slices.element);
+        self.in_shares(bytes * members.world, |share| {
+            share.reduce(reducer, &targets, &sources, count, element);
+        });
     }
 
     /// After the second step: the reduced slices, out of the slots that this rank had filled.
@@ -125,7 +129,7 @@ impl Run<'_> {
         for reducer in self.others() {
             let (offset, bytes) = slices.bytes(reducer);
             let slot = self.members.memory(reducer).migrate(self.members.rank);
-            copy(output.part(offset, bytes), slot.as_source());
+            self.in_shares(bytes, |share| share.copy(output.part(offset, bytes), slot.as_source()));
         }
     }
 

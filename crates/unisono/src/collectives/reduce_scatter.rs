@@ -14,7 +14,8 @@ use crate::arguments;
 use crate::call::{Algorithm, Call};
 use crate::error::BoxedResult;
 use crate::group::Group;
-use crate::memory::{Source, Sources, Target, Targets, reduce};
+use crate::memory::{Source, Sources, Target, Targets};
+use crate::team::share::Share;
 
 struct Reducing<'a> {
     world: usize,
@@ -42,14 +43,14 @@ impl<'a> Blocks<'a> for Reducing<'a> {
         self.table.range(self.rank).1
     }
 
-    fn take<'p>(&self, offset: usize, limit: usize, piece: impl Fn(usize) -> Source<'p>) {
+    fn take<'p>(&self, share: Share, offset: usize, limit: usize, piece: impl Fn(usize) -> Source<'p>) {
         let own = self.block(self.rank).part(offset, limit);
         let (mut sources, mut targets) = (Sources::new(), Targets::new());
         for rank in 0..self.world {
             sources.push(if rank == self.rank { own } else { piece(rank) });
         }
         targets.push(self.output.part(offset, own.len()));
-        reduce(&self.reducer, &targets, &sources, own.len() / self.element, self.element);
+        share.reduce(&self.reducer, &targets, &sources, own.len() / self.element, self.element);
     }
 }
 

@@ -17,6 +17,8 @@ use crate::group::cause::Cause;
 use crate::group::members::{Members, Situation, Waker};
 use crate::group::waiter::Waiter;
 use crate::group::{Group, Steps};
+use crate::team::Sharing;
+use crate::team::share::Share;
 
 /// How many steps may pass without a look at the clock, where a peer decides how many there are.
 const STEPS_PER_LOOK_AT_THE_CLOCK: usize = 256;
@@ -97,6 +99,18 @@ impl<'g> Run<'g> {
         let line_of = |peer: usize| members.memory(peer).arrival();
         let waited = self.steps.taken.wait_until_passed(peers, step, line_of, &mut self.waiter);
         waited.map_err(|halt| self.halt(halt))
+    }
+
+    /// Let the threads of this rank do `work`, which moves about `bytes` bytes, each for its shares; all of it is done when
+    /// this returns.
+    #[inline]
+    pub(crate) fn in_shares(&self, bytes: usize, work: impl Fn(Share) + Sync) {
+        match &self.steps.sharing {
+            Sharing { threads: Some(threads), worth } if bytes >= *worth => {
+                threads.share_out(bytes, *worth, &work);
+            }
+            _ => work(Share::WHOLE),
+        }
     }
 
     /// Look at the clock now and then, where a peer decides how many steps there are.

@@ -6,12 +6,14 @@ use std::time::{Duration, Instant};
 
 use unisono_kernels::Isa;
 
+use super::threads::Settings;
 use super::{Communicator, DEFAULT_TIMEOUT, environment};
 use crate::error::{Error, Result};
 use crate::group::Group;
 use crate::group::backend::processes;
 use crate::group::rendezvous::{Invitation, Purpose, name::Meeting};
 use crate::parameters::{MAX_WORLD_SIZE, Parameters};
+use crate::team::check_threads;
 
 /// How long ranks wait for one another to start, unless told otherwise.
 const DEFAULT_RENDEZVOUS_TIMEOUT: Duration = Duration::from_secs(300);
@@ -48,6 +50,7 @@ pub struct Builder {
     directory: Option<PathBuf>,
     parameters: Option<Parameters>,
     exchange: Option<Box<dyn Exchange>>,
+    pub(super) sharing: Settings,
 }
 
 impl Builder {
@@ -126,6 +129,22 @@ impl Builder {
         self
     }
 
+    /// How many threads share the copying and reducing of this rank's collectives (`UNISONO_THREADS`): the calling one and
+    /// the library's own, which sleep in between; 1, the default, to 32. Ranks may have different numbers. Give the
+    /// rank as many processors, or it gains nothing. For threads of one's own see [`Team`](crate::Team).
+    #[must_use]
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.sharing.threads = Some(threads);
+        self
+    }
+
+    /// From how many bytes on a step of a collective is shared among threads (`UNISONO_THREAD_BYTES`); 128 KiB by default.
+    #[must_use]
+    pub fn thread_bytes(mut self, bytes: usize) -> Self {
+        self.sharing.thread_bytes = Some(bytes);
+        self
+    }
+
     /// Meet through a byte exchange of the caller's instead of address, port, group name and run id.
     #[must_use]
     pub fn exchange(mut self, exchange: impl Exchange + 'static) -> Self {
@@ -154,6 +173,7 @@ impl Builder {
         self.port = explicit.port;
         self.parameters = explicit.parameters;
         self.exchange = explicit.exchange;
+        self.sharing = explicit.sharing.or(self.sharing);
         self.group_name = explicit.group_name.or(self.group_name.take());
         self.run_id = explicit.run_id.or(self.run_id.take());
         self.timeout = explicit.timeout.or(self.timeout.take());
@@ -170,6 +190,8 @@ impl Builder {
             return Err(setting("rank", rank, problem));
         }
         check_isa()?;
+        let sharing = self.sharing;
+        sharing.threads.map_or(Ok(()), check_threads)?;
         let parameters = match self.parameters.take() {
             Some(parameters) => parameters,
             None => Parameters::from_env(world)?,
@@ -188,7 +210,9 @@ impl Builder {
             alongside: None,
         };
         let group = Group::new(processes::assemble(invitation)?);
-        Ok(Communicator::over(group, self.timeout.unwrap_or(Some(DEFAULT_TIMEOUT))))
+        let comm = Communicator::over(group, self.timeout.unwrap_or(Some(DEFAULT_TIMEOUT)));
+        comm.apply(&sharing)?;
+        Ok(comm)
     }
 
     /// Where the ranks meet: at a name made of what all agree on, or at one that rank 0 draws and tells.

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::Builder;
+use super::threads::Settings;
 use crate::error::{Error, Result};
+use crate::parameters;
 
 /// A builder with what the environment says.
 pub(super) fn builder() -> Result<Builder> {
@@ -48,6 +50,7 @@ pub(super) fn apply(mut builder: Builder) -> Result<Builder> {
     if let Some(directory) = text("UNISONO_DIR")? {
         builder = builder.directory(directory);
     }
+    builder.sharing = Settings::from_env()?;
     Ok(builder)
 }
 
@@ -63,7 +66,7 @@ fn text(name: &str) -> Result<Option<String>> {
     }
 }
 
-fn optional<T: std::str::FromStr>(name: &str) -> Result<Option<T>> {
+pub(super) fn optional<T: std::str::FromStr>(name: &str) -> Result<Option<T>> {
     let Some(value) = text(name)? else { return Ok(None) };
     match value.trim().parse() {
         Ok(parsed) => Ok(Some(parsed)),
@@ -73,6 +76,11 @@ fn optional<T: std::str::FromStr>(name: &str) -> Result<Option<T>> {
             problem: "expected a whole number".to_string(),
         }),
     }
+}
+
+/// A size in bytes.
+pub(super) fn bytes(name: &str) -> Result<Option<usize>> {
+    text(name)?.map(|value| parameters::bytes_of(name, &value)).transpose()
 }
 
 fn required(name: &str) -> Result<usize> {

@@ -8,6 +8,7 @@
 //! | `raw` | the same on pointers and a type known at run time, for bindings |
 //! | `registered`, `raw_registered` | memory that all ranks have mapped, and collectives in place on it |
 //! | `split` | sub-groups |
+//! | `threads` | several threads per rank |
 
 mod builder;
 mod environment;
@@ -16,6 +17,7 @@ mod raw;
 mod raw_registered;
 mod registered;
 mod split;
+mod threads;
 mod uneven;
 
 use std::fmt;
@@ -29,6 +31,7 @@ use crate::group::{Group, backend};
 use crate::parameters::Parameters;
 pub use builder::{Builder, Exchange};
 pub use raw::Raw;
+use threads::Settings;
 
 /// The default deadline of an operation: idle workers wait for hours for their next request, but not for ever.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30 * 60);
@@ -94,11 +97,15 @@ impl Communicator {
     pub fn in_process_with(world_size: usize, parameters: &Parameters) -> Result<Vec<Self>> {
         builder::check_world_size(world_size)?;
         builder::check_isa()?;
-        let ranks = backend::in_process::assemble(world_size, parameters)?;
-        Ok(ranks
+        let settings = Settings::from_env()?;
+        backend::in_process::assemble(world_size, parameters)?
             .into_iter()
-            .map(|assembled| Self::over(Group::new(assembled), Some(DEFAULT_TIMEOUT)))
-            .collect())
+            .map(|assembled| {
+                let comm = Self::over(Group::new(assembled), Some(DEFAULT_TIMEOUT));
+                comm.apply(&settings)?;
+                Ok(comm)
+            })
+            .collect()
     }
 
     fn over(group: Group, timeout: Option<Duration>) -> Self {

@@ -56,7 +56,10 @@ impl Communicator {
             .backend
             .split(&self.group, subgroup.as_ref(), self.timeout)
             .inspect_err(|_| self.group.abort())?;
-        Ok(assembled.map(|assembled| Self::over(Group::new(assembled), self.timeout)))
+        let Some(assembled) = assembled else { return Ok(None) };
+        let group = Group::new(assembled);
+        group.change_sharing(None, |sharing| *sharing = self.group.sharing())?;
+        Ok(Some(Self::over(group, self.timeout)))
     }
 }
 

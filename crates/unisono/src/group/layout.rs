@@ -21,10 +21,9 @@ use unisono_protocol::{ArrivalLine, Cursor};
 
 use super::header::Header;
 use crate::error::{Error, Result};
+pub(crate) use crate::memory::LINE;
 use crate::parameters::Parameters;
 
-/// The unit that memory travels in between cores.
-pub(crate) const LINE: usize = 64;
 /// The unit that the owner touches first.
 pub(crate) const PAGE: usize = 4096;
 

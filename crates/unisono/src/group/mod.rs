@@ -31,6 +31,7 @@ use crate::call::Call;
 use crate::collectives::point_to_point::Side;
 use crate::error::{BoxedResult, Error, PeerStatus};
 use crate::parameters::Parameters;
+use crate::team::Sharing;
 use backend::Backend;
 use cause::Cause;
 use layout::Layout;
@@ -56,6 +57,8 @@ pub(crate) struct Steps {
     pub(crate) broadcast_uses: u64,
     /// Per buffer: when this rank, as root, last wrote it.
     pub(crate) broadcast_written: [u64; 2],
+    /// The threads that share the work of a step.
+    pub(crate) sharing: Sharing,
 }
 
 impl Steps {
@@ -69,6 +72,7 @@ impl Steps {
             migrate_written: vec![0; world],
             broadcast_uses: 0,
             broadcast_written: [0; 2],
+            sharing: Sharing::default(),
         }
     }
 }
@@ -87,6 +91,7 @@ pub(crate) struct Group {
     pub(crate) loopback: Loopback,
     pub(crate) backend: Backend,
     steps: Mutex<Steps>,
+    sharing: Mutex<Sharing>,
     transfers: Mutex<u64>,
     ended: OnceLock<Error>,
     closed: AtomicBool,
@@ -122,6 +127,7 @@ impl Group {
             loopback: Loopback::default(),
             backend,
             steps: Mutex::new(Steps::new(world)),
+            sharing: Mutex::default(),
             transfers: Mutex::new(0),
             ended: OnceLock::new(),
             closed: AtomicBool::new(false),
@@ -161,6 +167,28 @@ impl Group {
         timeout: Option<Duration>,
     ) -> BoxedResult<MutexGuard<'_, Steps>> {
         lock(&self.steps, operation, timeout)
+    }
+
+    /// The threads that share the work of this rank's steps.
+    pub(crate) fn sharing(&self) -> Sharing {
+        self.sharing.lock().clone()
+    }
+
+    /// Change who shares the work of this rank's steps, between two collectives.
+    pub(crate) fn change_sharing(
+        &self,
+        timeout: Option<Duration>,
+        change: impl FnOnce(&mut Sharing),
+    ) -> BoxedResult<()> {
+        let mut steps = self.lock_steps("changing the threads", timeout)?;
+        let mut sharing = self.sharing.lock();
+        let before = sharing.clone();
+        change(&mut sharing);
+        steps.sharing = sharing.clone();
+        drop((sharing, steps));
+        // Threads that are not needed any more are waited for, now that the locks are free.
+        drop(before);
+        Ok(())
     }
 
     /// The lock that puts the sends to (or receives from) one peer in order.

@@ -12,18 +12,17 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Weak};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
-use unisono_os::fork_guard::ForkMark;
 use unisono_os::poll::{self, Waker};
 use unisono_os::robust::{self, DeathWords, WordState};
 use unisono_os::socket::Connection;
-use unisono_os::{futex, pidfd, thread};
+use unisono_os::{futex, pidfd};
 
 use super::members::Members;
 use super::rendezvous::door::Door;
+use crate::background::Background;
 use crate::error::{Error, Result};
 
 /// How often the words are looked at where the kernel cannot sleep on several at once.
@@ -53,8 +52,7 @@ struct Shared {
 pub(crate) struct Marker {
     shared: Arc<Shared>,
     peers: mpsc::Sender<Arc<Members>>,
-    thread: Option<JoinHandle<()>>,
-    born: ForkMark,
+    thread: Background,
 }
 
 /// What this process knows about its peers. Dropping it says goodbye.
@@ -62,7 +60,7 @@ pub(crate) struct Marker {
 pub(crate) struct Liveness {
     marker: Marker,
     waker: Arc<Waker>,
-    watcher: Option<JoinHandle<()>>,
+    watcher: Background,
 }
 
 /// How the watcher hears of one peer: through its pidfd, or where there is none through its socket.
@@ -105,7 +103,7 @@ impl Marker {
         let (peers, known) = mpsc::channel();
         let (ready, is_ready) = mpsc::channel();
         let state = Arc::clone(&shared);
-        let thread = spawn("unisono-marker", move || mark(&state, &words, &ready, &known))?;
+        let thread = Background::spawn("unisono-marker", move || mark(&state, &words, &ready, &known))?;
         match is_ready.recv() {
             Ok(Ok(())) => {}
             Ok(Err(error)) if error.is_not_supported() => {
@@ -114,7 +112,7 @@ impl Marker {
             Ok(Err(error)) => return Err(Error::os("holding the death words")(error)),
             Err(_) => tracing::warn!("the marker ended early: deaths are heard of through pidfds"),
         }
-        Ok(Marker { shared, peers, thread: Some(thread), born: ForkMark::now() })
+        Ok(Marker { shared, peers, thread })
     }
 }
 
@@ -187,11 +185,11 @@ impl Liveness {
         marker.shared.groups.lock().push((Arc::downgrade(&founders), everybody));
         let waker = Arc::new(Waker::new().map_err(Error::os("making the watcher's wake-up"))?);
         let (shared, wake) = (Arc::clone(&marker.shared), Arc::clone(&waker));
-        let watcher = spawn("unisono-watch", move || watch(&shared, &wake, lifelines, door))?;
+        let watcher = Background::spawn("unisono-watch", move || watch(&shared, &wake, lifelines, door))?;
         if marker.peers.send(founders).is_err() {
             tracing::warn!("the marker has ended: deaths are heard of through pidfds");
         }
-        Ok(Arc::new(Liveness { marker, waker, watcher: Some(watcher) }))
+        Ok(Arc::new(Liveness { marker, waker, watcher }))
     }
 
     /// Give the group's name free, so that a new group may have it. Returns once nobody can come in any more.
@@ -288,47 +286,26 @@ pub(crate) fn own_pidfd() -> Result<Option<OwnedFd>> {
     }
 }
 
-fn spawn(name: &'static str, life: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
-    let masked = move || {
-        thread::mask_all_signals();
-        life();
-    };
-    std::thread::Builder::new().name(name.to_string()).spawn(masked).map_err(|error| {
-        let error = unisono_os::OsError::from_io("clone", &error, name);
-        Error::os("starting a watcher thread")(error)
-    })
-}
-
 impl Drop for Liveness {
     fn drop(&mut self) {
-        if self.marker.born.crossed_fork() {
-            self.watcher.take().into_iter().for_each(std::mem::forget); // It lives in the parent only.
+        if self.watcher.lives_elsewhere() {
             return;
         }
         self.marker.shared.stop_watcher.store(true, Ordering::Release);
         self.waker.wake();
-        join(&mut self.watcher);
+        self.watcher.join();
     }
 }
 
 impl Drop for Marker {
     fn drop(&mut self) {
-        if self.born.crossed_fork() {
-            self.thread.take().into_iter().for_each(std::mem::forget);
+        if self.thread.lives_elsewhere() {
             return;
         }
         // Closing the channel ends a marker that never got to know its peers.
         self.peers = mpsc::channel().0;
         self.shared.stop_marker.store(1, Ordering::Release);
         futex::wake_all(&self.shared.stop_marker);
-        join(&mut self.thread);
-    }
-}
-
-fn join(thread: &mut Option<JoinHandle<()>>) {
-    if let Some(thread) = thread.take()
-        && thread.join().is_err()
-    {
-        tracing::error!("a watcher thread panicked");
+        self.thread.join();
     }
 }

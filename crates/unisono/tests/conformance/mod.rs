@@ -21,6 +21,7 @@ pub(crate) mod registered;
 pub(crate) mod stream;
 pub(crate) mod subgroups;
 pub(crate) mod sweep;
+pub(crate) mod teams;
 pub(crate) mod threads;
 mod transfers;
 pub(crate) mod values;
