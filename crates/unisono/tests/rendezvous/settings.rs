@@ -6,13 +6,15 @@ use crate::faults::{PATIENCE, Scratch, ended};
 use crate::meeting::meeting_of;
 
 /// Variables that a rank may have on its own, each with values that make sense.
-const HARMLESS: [(&str, &[&str]); 10] = [
+const HARMLESS: [(&str, &[&str]); 12] = [
     ("UNISONO_SMALL_BYTES", &["0", "1MiB"]),
     ("UNISONO_CHUNK_BYTES", &["64", "16MiB"]),
     ("UNISONO_SWAP_BYTES", &["64", "4MiB"]),
     ("UNISONO_BROADCAST_BYTES", &["64", "4MiB"]),
     ("UNISONO_WINDOW_BYTES", &["128", "4MiB"]),
     ("UNISONO_PUSH_BYTES", &["0", "1GiB"]),
+    ("UNISONO_THREADS", &["1", "3"]),
+    ("UNISONO_THREAD_BYTES", &["0", "1GiB"]),
     ("UNISONO_ISA", &["portable"]),
     ("UNISONO_TIMEOUT", &["9.5", "none"]),
     ("UNISONO_RENDEZVOUS_TIMEOUT", &["9", "none"]),
@@ -97,6 +99,8 @@ pub(crate) fn a_value_that_makes_no_sense_is_named() {
         ("UNISONO_SWAP_BYTES", &["1.5MiB"]),
         ("UNISONO_BROADCAST_BYTES", &["63"]),
         ("UNISONO_WINDOW_BYTES", &["64"]),
+        ("UNISONO_THREADS", &["0", "33", "many"]),
+        ("UNISONO_THREAD_BYTES", &["-1"]),
         ("UNISONO_ISA", &["abacus"]),
         ("UNISONO_TIMEOUT", &["soon", "-1", "0", "NaN", "inf"]),
         ("UNISONO_RENDEZVOUS_TIMEOUT", &["later"]),
