@@ -71,6 +71,48 @@ impl Mapping {
         Mapping::adopt(base, bytes, access)
     }
 
+    /// Map `bytes` bytes of `memory` from `offset` (both multiples of the page size) twice in a row, shared with all who
+    /// map it: the byte at `bytes + i` is the byte at `i`, so that a ring is contiguous wherever one begins to read it.
+    ///
+    /// # Errors
+    /// As [`Mapping::shared`]; `EINVAL` if `bytes` is no multiple of the page size.
+    pub fn shared_twice(
+        memory: BorrowedFd<'_>,
+        offset: u64,
+        bytes: usize,
+        access: Access,
+    ) -> Result<Mapping, OsError> {
+        verify_within(memory, offset, bytes)?;
+        let context = || format!("{bytes} shared bytes from offset {offset}, twice");
+        let both = bytes.checked_mul(2).filter(|_| bytes.is_multiple_of(page_size()));
+        let both = both.ok_or_else(|| OsError::new("mmap", libc::EINVAL, context()))?;
+        // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
+        let base = unsafe {
+            rustix::mm::mmap_anonymous(std::ptr::null_mut(), both, ProtFlags::empty(), MapFlags::PRIVATE)
+        }
+        .map_err(|errno| OsError::from_errno("mmap", errno, context()))?;
+        let reserved = Mapping::adopt(base, both, access)?; // From here on, drop unmaps.
+        for half in [0, bytes] {
+            // SAFETY: the half lies in the range reserved above, which nobody else knows of yet.
+            unsafe {
+                rustix::mm::mmap(
+                    reserved.base.as_ptr().add(half).cast(),
+                    bytes,
+                    protection(access),
+                    MapFlags::SHARED | MapFlags::FIXED,
+                    memory,
+                    offset,
+                )
+            }
+            .map_err(|errno| OsError::from_errno("mmap", errno, context()))?;
+        }
+        // What replaced the reservation has not been told yet.
+        reserved
+            .advise(Advice::LinuxDontFork)
+            .map_err(|errno| OsError::from_errno("madvise(MADV_DONTFORK)", errno, context()))?;
+        Ok(reserved)
+    }
+
     /// Map `bytes` bytes of zeroed memory that belongs to this process alone; its threads share it.
     ///
     /// # Errors
@@ -211,6 +253,11 @@ impl Drop for Mapping {
     }
 }
 
+/// The unit in which memory is mapped.
+pub fn page_size() -> usize {
+    rustix::param::page_size()
+}
+
 fn protection(access: Access) -> ProtFlags {
     match access {
         Access::ReadOnly => ProtFlags::READ,
@@ -264,6 +311,23 @@ mod tests {
         if page == 4096 {
             let tail = Mapping::shared(memory.as_fd(), 4096, 4096, Access::ReadWrite).unwrap();
             assert_eq!(tail.atomic_u32(4).unwrap().load(Ordering::Acquire), 7);
+        }
+    }
+
+    #[test]
+    fn a_ring_mapped_twice_has_no_seam() {
+        let page = page_size();
+        let memory = memfd::create_sealed("unisono-test", 3 * page).unwrap();
+        let ring = Mapping::shared_twice(memory.as_fd(), page as u64, 2 * page, Access::ReadWrite).unwrap();
+        assert_eq!(ring.len(), 4 * page);
+        for (written, seen) in [(0, 2 * page), (3 * page, page), (2 * page - 8, 4 * page - 8)] {
+            ring.atomic_u64(written).unwrap().store(written as u64 + 1, Ordering::Release);
+            assert_eq!(ring.atomic_u64(seen).unwrap().load(Ordering::Acquire), written as u64 + 1);
+        }
+        let once = Mapping::shared(memory.as_fd(), page as u64, page, Access::ReadWrite).unwrap();
+        assert_eq!(once.atomic_u64(0).unwrap().load(Ordering::Acquire), 1);
+        for (offset, bytes) in [(0, page + 8), (0, 4 * page), (0, 0)] {
+            assert!(Mapping::shared_twice(memory.as_fd(), offset, bytes, Access::ReadWrite).is_err());
         }
     }
 

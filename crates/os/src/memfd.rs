@@ -5,7 +5,7 @@
 //! memory behind it was cut off**, whatever the sender does afterwards. Three seals make it so: SHRINK and
 //! GROW fix the size, SEAL fixes the seals. The memory is gone with its last descriptor and mapping.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::io::Errno;
@@ -60,6 +60,45 @@ pub fn create_sealed(name: &str, bytes: usize) -> Result<OwnedFd, OsError> {
     rustix::fs::fcntl_add_seals(&descriptor, required_seals())
         .map_err(|errno| OsError::from_errno("fcntl(F_ADD_SEALS)", errno, name))?;
     Ok(descriptor)
+}
+
+/// Anonymous memory whose size is not fixed yet: map it for writing first, then [`seal`](Unsealed::seal) it.
+#[derive(Debug)]
+pub struct Unsealed {
+    descriptor: OwnedFd,
+    name: String,
+}
+
+/// Create anonymous memory of exactly `bytes` bytes, zero, to be sealed once its owner has mapped it.
+///
+/// # Errors
+/// As [`create_sealed`].
+pub fn create_unsealed(name: &str, bytes: usize) -> Result<Unsealed, OsError> {
+    let descriptor = create(name)?;
+    rustix::fs::ftruncate(&descriptor, bytes as u64)
+        .map_err(|errno| OsError::from_errno("ftruncate", errno, format!("{name}, {bytes} bytes")))?;
+    Ok(Unsealed { descriptor, name: name.to_owned() })
+}
+
+impl Unsealed {
+    /// Seal it against any change of its size and, where the kernel can (5.1), against being mapped for writing by anybody
+    /// from now on: those who have it mapped for writing stay the only writers.
+    ///
+    /// # Errors
+    /// If the system refuses to fix the size.
+    pub fn seal(self) -> Result<OwnedFd, OsError> {
+        // An older kernel does not know the seal; then readers are trusted not to write what is not theirs.
+        let _ = rustix::fs::fcntl_add_seals(&self.descriptor, SealFlags::FUTURE_WRITE);
+        rustix::fs::fcntl_add_seals(&self.descriptor, required_seals())
+            .map_err(|errno| OsError::from_errno("fcntl(F_ADD_SEALS)", errno, self.name))?;
+        Ok(self.descriptor)
+    }
+}
+
+impl AsFd for Unsealed {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
 }
 
 /// Check that a received descriptor is memory of exactly `bytes` bytes whose size can never change.
@@ -126,7 +165,24 @@ fn names(seals: SealFlags) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::fd::AsFd;
+    use crate::mapping::{Access, Mapping};
+
+    #[test]
+    fn sealed_memory_keeps_its_writer_and_admits_no_other() {
+        let memory = create_unsealed("unisono-test", 8192).unwrap();
+        let ours = Mapping::shared(memory.as_fd(), 0, 8192, Access::ReadWrite).unwrap();
+        let memory = memory.seal().unwrap();
+        verify_sealed(memory.as_fd(), 8192).unwrap();
+        let theirs = Mapping::shared(memory.as_fd(), 0, 8192, Access::ReadOnly).unwrap();
+        ours.atomic_u32(64).unwrap().store(7, std::sync::atomic::Ordering::Release);
+        assert!(theirs.atomic_u32(64).is_none(), "a read-only word cannot be written");
+        if rustix::fs::fcntl_get_seals(&memory).unwrap().contains(SealFlags::FUTURE_WRITE) {
+            let refused = Mapping::shared(memory.as_fd(), 0, 8192, Access::ReadWrite).unwrap_err();
+            assert!(refused.is_permission_denied(), "{refused}");
+        } else {
+            eprintln!("SKIPPED: this kernel has no F_SEAL_FUTURE_WRITE");
+        }
+    }
 
     #[test]
     fn sealed_memory_can_neither_shrink_nor_grow_nor_be_resealed() {

@@ -16,6 +16,7 @@
 //! | [`waiting`] | waiting for words of several peers at once |
 //! | [`steps`] | the steps of a rank: barrier, and when staging is free again |
 //! | [`record`] | what a rank is doing and why it stopped, for the others to read |
+//! | [`ring`] | positions, bells and records of a ring from one writer to many readers |
 //! | [`team`] | the threads of one rank that share a task |
 //! | [`window`] | the cursors of a byte window from one sender to one receiver |
 //!
@@ -25,6 +26,7 @@
 pub mod arrival;
 pub mod atomics;
 pub mod record;
+pub mod ring;
 pub mod sequence;
 pub mod steps;
 pub mod team;
@@ -34,6 +36,7 @@ pub mod word;
 
 pub use arrival::{ArrivalLine, FINGERPRINTS};
 pub use record::{CallRecord, CauseRecord, Latest};
+pub use ring::{Bell, Position};
 pub use sequence::Sequence;
 pub use steps::{Halt, Steps};
 pub use waiting::{Ended, Turn, Wait, wait_until};

@@ -12,7 +12,7 @@ use scenarios::push::Waits;
 use scenarios::stop::{self, Waiters};
 use scenarios::swap::Writers;
 use scenarios::team::{self, Joining};
-use scenarios::{barrier, broadcast, migrate, push, records, swap, window, words};
+use scenarios::{barrier, broadcast, migrate, push, records, ring, swap, window, words};
 
 /// Steps of a scenario that goes on.
 const STEPS: u64 = 3_000;
@@ -87,6 +87,22 @@ fn messages_of_any_length_through_windows_of_any_length() {
         window::spinning_transfer(lines, &messages, Space::Kept);
     }
     window::sleeping_transfer(8, &messages);
+}
+
+#[test]
+fn messages_reach_every_reader_of_a_ring() {
+    for readers in [1, 3] {
+        ring::spinning_ring(readers, STEPS, 4, Space::Kept);
+        ring::sleeping_ring(readers, STEPS, 4);
+    }
+}
+
+#[test]
+fn ends_and_newcomers_at_a_ring() {
+    for _ in 0..RUNS {
+        ring::an_end_reaches_who_waits();
+        ring::a_reader_comes_while_the_writer_writes(ring::Claim::ToldFirst);
+    }
 }
 
 #[test]

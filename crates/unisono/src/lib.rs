@@ -1,4 +1,4 @@
-//! Collectives between the ranks of a machine, over shared memory.
+//! Collectives and message queues between the processes of a machine, over shared memory.
 //!
 //! A tensor-parallel engine runs one process (or thread) per rank and adds up their partial results many times per token.
 //! This crate does that in about the time that the memory needs to carry the data: [`Communicator`] offers all-reduce,
@@ -16,6 +16,8 @@
 //! # Ok::<_, unisono::Error>(())
 //! ```
 //!
+//! [`queue`] has the other instrument: one writer broadcasts messages of any size to many readers.
+//!
 //! The map of the house is in ARCHITECTURE.md. Inside this crate arrows go one way: `communicator` → `collectives` →
 //! `group` → [`segment`].
 
@@ -27,9 +29,11 @@ mod communicator;
 mod error;
 mod fault;
 mod group;
+mod marker;
 mod memory;
 pub mod observe;
 mod parameters;
+pub mod queue;
 mod registered;
 pub mod segment;
 mod team;

@@ -62,6 +62,12 @@ impl<'a> Source<'a> {
         self.start.addr()
     }
 
+    /// Where it begins.
+    #[inline]
+    pub(crate) fn start(self) -> *const u8 {
+        self.start
+    }
+
     /// At most `bytes` bytes from `offset`, cut off at the end.
     #[inline]
     pub(crate) fn part(self, offset: usize, bytes: usize) -> Self {

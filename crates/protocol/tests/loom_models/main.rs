@@ -12,6 +12,7 @@ mod collectives;
 mod ends;
 mod explore;
 mod flawed_word;
+mod rings;
 #[path = "../scenarios/mod.rs"]
 mod scenarios;
 mod team;

@@ -8,6 +8,7 @@ use crate::scenarios::machine::Space;
 use crate::scenarios::migrate::Wanted;
 use crate::scenarios::push::Waits;
 use crate::scenarios::records::{self, Stopping};
+use crate::scenarios::ring::{self, Claim};
 use crate::scenarios::swap::Writers;
 use crate::scenarios::team::{self, Joining};
 use crate::scenarios::{broadcast, migrate, push, swap, window, words};
@@ -66,4 +67,18 @@ fn two_threads_that_stop_the_group_at_once() {
 #[should_panic(expected = "Causality violation")]
 fn a_member_that_works_without_having_joined() {
     explore(3, || team::spinning_members_share_the_work(2, 2, 2, Joining::WithoutAsking));
+}
+
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn a_record_overwritten_before_it_was_read() {
+    explore(3, || ring::spinning_ring(1, 2, 1, Space::Ignored));
+}
+
+/// A reader that starts where the writer stood before it was told of the reader: the writer may have gone on since, and
+/// over what the reader is to read.
+#[test]
+#[should_panic(expected = "message 0")]
+fn a_reader_that_comes_in_at_a_position_seen_too_early() {
+    explore(3, || ring::a_reader_comes_while_the_writer_writes(Claim::PositionFirst));
 }

@@ -15,6 +15,7 @@ pub(crate) mod migrate;
 pub(crate) mod platform;
 pub(crate) mod push;
 pub(crate) mod records;
+pub(crate) mod ring;
 pub(crate) mod stop;
 pub(crate) mod swap;
 pub(crate) mod team;

@@ -1,8 +1,8 @@
 //! Knowing who is alive: two threads per process that sleep in the kernel until a peer dies.
 //!
-//! The **marker** holds this process's death words on its robust list, which the kernel marks when the process dies, before it
-//! frees its memory; and it sleeps on the words that the peers hold for this process. The **watcher** sleeps on the
-//! peers' pidfds, on the sockets to ranks that have none, and on the door, where it turns latecomers away. Whichever
+//! The **marker** (see [`crate::marker`]) lets the peers know of this process's death and sleeps on the words that they
+//! hold for this process. The **watcher** sleeps on the peers' pidfds, on the sockets to ranks that have none, and on
+//! the door, where it turns latecomers away. Whichever
 //! hears first tells every group that the dead process belongs to. Knowledge is per pair of processes: sub-groups
 //! share their parent's.
 //!
@@ -10,23 +10,19 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::mpsc;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 use unisono_os::poll::{self, Waker};
-use unisono_os::robust::{self, DeathWords, WordState};
 use unisono_os::socket::Connection;
-use unisono_os::{futex, pidfd};
 
 use super::members::Members;
 use super::rendezvous::door::Door;
 use crate::background::Background;
 use crate::error::{Error, Result};
+use crate::marker::{Marker, Mortal};
 
-/// How often the words are looked at where the kernel cannot sleep on several at once.
-const LOOK_AT_WORDS_EVERY: Duration = Duration::from_millis(20);
 /// How long the watcher may take to close the door.
 const CLOSING_TAKES: Duration = Duration::from_secs(1);
 
@@ -34,31 +30,23 @@ const CLOSING_TAKES: Duration = Duration::from_secs(1);
 type Told = (Weak<Members>, Vec<Option<usize>>);
 
 /// What the threads and their owner share.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Shared {
     groups: Mutex<Vec<Told>>,
     /// Processes known to be dead, by their rank in the founding group.
     dead: AtomicU64,
-    /// Not 0: the marker is to say goodbye and end. Futex.
-    stop_marker: AtomicU32,
     stop_watcher: AtomicBool,
     /// Whether the door is to be closed, and whether it is.
     close_door: AtomicBool,
     door_is_closed: (Mutex<bool>, Condvar),
 }
 
-/// The marker: alive from before this process's memory is handed out, so that nobody can miss its death.
-#[derive(Debug)]
-pub(crate) struct Marker {
-    shared: Arc<Shared>,
-    peers: mpsc::Sender<Arc<Members>>,
-    thread: Background,
-}
-
 /// What this process knows about its peers. Dropping it says goodbye.
 #[derive(Debug)]
 pub(crate) struct Liveness {
-    marker: Marker,
+    shared: Arc<Shared>,
+    /// Says goodbye when it is dropped, after the watcher has ended.
+    _marker: Marker,
     waker: Arc<Waker>,
     watcher: Background,
 }
@@ -86,90 +74,21 @@ impl Shared {
     }
 }
 
-impl Marker {
-    /// Put the death words in `memory` (this process's, at `offset`) on a robust list. Where the kernel has none,
-    /// pidfds and sockets must do.
-    pub(crate) fn start(memory: BorrowedFd<'_>, offset: usize, world: usize) -> Result<Marker> {
-        let shared = Arc::new(Shared {
-            groups: Mutex::default(),
-            dead: AtomicU64::new(0),
-            stop_marker: AtomicU32::new(0),
-            stop_watcher: AtomicBool::new(false),
-            close_door: AtomicBool::new(false),
-            door_is_closed: Default::default(),
-        });
-        let words =
-            DeathWords::map(memory, offset as u64, world).map_err(Error::os("mapping the death words"))?;
-        let (peers, known) = mpsc::channel();
-        let (ready, is_ready) = mpsc::channel();
-        let state = Arc::clone(&shared);
-        let thread = Background::spawn("unisono-marker", move || mark(&state, &words, &ready, &known))?;
-        match is_ready.recv() {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) if error.is_not_supported() => {
-                tracing::debug!(%error, "no robust lists here: deaths are heard of through pidfds");
-            }
-            Ok(Err(error)) => return Err(Error::os("holding the death words")(error)),
-            Err(_) => tracing::warn!("the marker ended early: deaths are heard of through pidfds"),
-        }
-        Ok(Marker { shared, peers, thread })
-    }
+/// A peer of the founding group, for the marker.
+#[derive(Debug)]
+struct Founder {
+    founders: Arc<Members>,
+    rank: usize,
+    shared: Arc<Shared>,
 }
 
-/// The marker's life: hold the words, wait for a peer's to be marked, say goodbye.
-fn mark(
-    shared: &Shared,
-    words: &DeathWords,
-    ready: &mpsc::Sender<std::result::Result<(), unisono_os::OsError>>,
-    known: &mpsc::Receiver<Arc<Members>>,
-) {
-    let held = match words.hold() {
-        Ok(held) => {
-            let _ = ready.send(Ok(())); // The starter waits for this, or has gone: then the channel below is closed.
-            Some(held)
-        }
-        Err(error) => {
-            let _ = ready.send(Err(error));
-            None
-        }
-    };
-    if let Ok(members) = known.recv() {
-        listen_for_marks(shared, &members);
+impl Mortal for Founder {
+    fn death_word(&self) -> &AtomicU32 {
+        self.founders.memory(self.rank).death_word(self.founders.rank)
     }
-    if let Some(held) = held {
-        held.release();
-    }
-}
 
-/// Sleep on the peers' words until this process says goodbye.
-fn listen_for_marks(shared: &Shared, founders: &Members) {
-    let word_of = |peer: usize| founders.memory(peer).death_word(founders.rank);
-    let mut watched = founders.peers();
-    loop {
-        // Acquire: pairs with the release that asked the marker to stop.
-        if shared.stop_marker.load(Ordering::Acquire) != 0 {
-            return;
-        }
-        let mut sleep_on = vec![(&shared.stop_marker, 0)];
-        for peer in 0..founders.world {
-            if watched & (1 << peer) == 0 {
-                continue;
-            }
-            let value = word_of(peer).load(Ordering::Acquire);
-            match robust::state(value) {
-                WordState::Alive => sleep_on.push((word_of(peer), value)),
-                WordState::Dead => {
-                    shared.tell(peer);
-                    watched &= !(1 << peer);
-                }
-                WordState::Left | WordState::NotYet => watched &= !(1 << peer),
-            }
-        }
-        if futex::wait_any(&sleep_on, None).is_err() {
-            // Without futex_waitv (before Linux 5.16) the words are looked at now and then, while there are any.
-            let nap = (sleep_on.len() > 1).then_some(LOOK_AT_WORDS_EVERY);
-            futex::wait(&shared.stop_marker, 0, nap);
-        }
+    fn has_died(&self) {
+        self.shared.tell(self.rank);
     }
 }
 
@@ -181,20 +100,22 @@ impl Liveness {
         lifelines: Vec<Lifeline>,
         door: Option<Door>,
     ) -> Result<Arc<Liveness>> {
+        let shared = Arc::<Shared>::default();
         let everybody = (0..founders.world).map(Some).collect();
-        marker.shared.groups.lock().push((Arc::downgrade(&founders), everybody));
+        shared.groups.lock().push((Arc::downgrade(&founders), everybody));
         let waker = Arc::new(Waker::new().map_err(Error::os("making the watcher's wake-up"))?);
-        let (shared, wake) = (Arc::clone(&marker.shared), Arc::clone(&waker));
-        let watcher = Background::spawn("unisono-watch", move || watch(&shared, &wake, lifelines, door))?;
-        if marker.peers.send(founders).is_err() {
-            tracing::warn!("the marker has ended: deaths are heard of through pidfds");
+        let (watched, wake) = (Arc::clone(&shared), Arc::clone(&waker));
+        let watcher = Background::spawn("unisono-watch", move || watch(&watched, &wake, lifelines, door))?;
+        for rank in (0..founders.world).filter(|rank| *rank != founders.rank) {
+            let (founders, shared) = (Arc::clone(&founders), Arc::clone(&shared));
+            marker.listen_for(Arc::new(Founder { founders, rank, shared }));
         }
-        Ok(Arc::new(Liveness { marker, waker, watcher }))
+        Ok(Arc::new(Liveness { shared, _marker: marker, waker, watcher }))
     }
 
     /// Give the group's name free, so that a new group may have it. Returns once nobody can come in any more.
     pub(crate) fn close_door(&self) {
-        let shared = &self.marker.shared;
+        let shared = &self.shared;
         shared.close_door.store(true, Ordering::Release);
         self.waker.wake();
         let mut is_closed = shared.door_is_closed.0.lock();
@@ -205,7 +126,7 @@ impl Liveness {
 
     /// Tell this sub-group, too: `ranks` has, for each process of the founding group, its rank in the sub-group.
     pub(crate) fn also_tell(&self, members: &Arc<Members>, ranks: Vec<Option<usize>>) {
-        let shared = &self.marker.shared;
+        let shared = &self.shared;
         shared.groups.lock().push((Arc::downgrade(members), ranks.clone()));
         // Who died before the group was known to the threads is told here.
         let dead = shared.dead.load(Ordering::Acquire);
@@ -274,38 +195,13 @@ impl Lifeline {
     }
 }
 
-/// A pidfd on this process, for the peers; `None` where the kernel has none.
-pub(crate) fn own_pidfd() -> Result<Option<OwnedFd>> {
-    match pidfd::open_self() {
-        Ok(descriptor) => Ok(Some(descriptor)),
-        Err(error) if error.is_not_supported() || error.is_permission_denied() => {
-            tracing::debug!(%error, "no pidfd here: deaths are heard of through sockets");
-            Ok(None)
-        }
-        Err(error) => Err(Error::os("opening a pidfd on this process")(error)),
-    }
-}
-
 impl Drop for Liveness {
     fn drop(&mut self) {
         if self.watcher.lives_elsewhere() {
             return;
         }
-        self.marker.shared.stop_watcher.store(true, Ordering::Release);
+        self.shared.stop_watcher.store(true, Ordering::Release);
         self.waker.wake();
         self.watcher.join();
-    }
-}
-
-impl Drop for Marker {
-    fn drop(&mut self) {
-        if self.thread.lives_elsewhere() {
-            return;
-        }
-        // Closing the channel ends a marker that never got to know its peers.
-        self.peers = mpsc::channel().0;
-        self.shared.stop_marker.store(1, Ordering::Release);
-        futex::wake_all(&self.shared.stop_marker);
-        self.thread.join();
     }
 }

@@ -12,8 +12,9 @@ use crate::group::members::Members;
 use crate::group::rendezvous::name::{DRAWN_BYTES, Meeting};
 use crate::group::rendezvous::{self, Invitation, Met, Purpose};
 use crate::group::shared_memory::SharedMemory;
-use crate::group::watch::{Lifeline, Liveness, Marker};
+use crate::group::watch::{Lifeline, Liveness};
 use crate::group::{Assembled, Group};
+use crate::marker::Marker;
 use crate::observe;
 
 /// The other processes, as a group of this process knows them.

@@ -193,7 +193,7 @@ impl Invitation {
             .header()
             .identify(Identity { rank: self.rank, world: self.world, bytes, nonce: welcome.nonce });
         before_handing_out(memory.as_fd())?;
-        Ok(Own { layout, memory, mapping, pidfd: super::watch::own_pidfd()? })
+        Ok(Own { layout, memory, mapping, pidfd: crate::marker::own_pidfd()? })
     }
 
     /// Map every rank's memory, after seeing that it is what it should be.

@@ -1,0 +1,169 @@
+//! Describing a queue before it is made.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use unisono_os::cpu;
+use unisono_os::poll::Waker;
+
+use super::error::{Error, Result};
+use super::hall::{Hall, WhenGone};
+use super::handle::Handle;
+use super::host::{self, Host};
+use super::memory::{MOST_READERS, Made, WriterMemory};
+use super::writer::{Limits, Writer};
+use crate::background::Background;
+use crate::marker::own_pidfd;
+
+/// The ring's length unless another is asked for.
+const RING_BYTES: usize = 4 << 20;
+/// How long a writer waits for others before it says so in the log.
+const WARN_INTERVAL: Duration = Duration::from_secs(60);
+
+/// What a queue is to be; made by [`Writer::builder`].
+#[derive(Clone, Debug)]
+pub struct Builder {
+    rank: usize,
+    reader_ranks: Vec<usize>,
+    ring_bytes: usize,
+    max_chunks: Option<usize>,
+    max_chunk_bytes: Option<usize>,
+    when_gone: WhenGone,
+    timeout: Option<Duration>,
+    warn_interval: Duration,
+    directory: Option<PathBuf>,
+}
+
+impl Builder {
+    pub(super) fn new() -> Builder {
+        Builder {
+            rank: 0,
+            reader_ranks: vec![0],
+            ring_bytes: RING_BYTES,
+            max_chunks: None,
+            max_chunk_bytes: None,
+            when_gone: WhenGone::default(),
+            timeout: Some(crate::DEFAULT_TIMEOUT),
+            warn_interval: WARN_INTERVAL,
+            directory: std::env::var_os("UNISONO_DIR").map(PathBuf::from),
+        }
+    }
+
+    /// The rank that the writer goes by in errors of its readers. Default 0.
+    pub fn rank(mut self, rank: usize) -> Self {
+        self.rank = rank;
+        self
+    }
+
+    /// So many readers, of ranks 0, 1, … Default 1.
+    pub fn readers(self, count: usize) -> Self {
+        self.reader_ranks(0..count)
+    }
+
+    /// Readers of these ranks.
+    pub fn reader_ranks(mut self, ranks: impl IntoIterator<Item = usize>) -> Self {
+        self.reader_ranks = ranks.into_iter().collect();
+        self
+    }
+
+    /// The ring's length in bytes, made a power of two of at least a page. Default 4 MiB.
+    pub fn ring_bytes(mut self, bytes: usize) -> Self {
+        self.ring_bytes = bytes;
+        self
+    }
+
+    /// How many messages may be unread by the slowest reader before sending waits. By default only their bytes count.
+    pub fn max_chunks(mut self, messages: usize) -> Self {
+        self.max_chunks = Some(messages);
+        self
+    }
+
+    /// The longest message that is written into the ring. Default, and at most, a quarter of the ring; longer messages get
+    /// memory of their own.
+    pub fn max_chunk_bytes(mut self, bytes: usize) -> Self {
+        self.max_chunk_bytes = Some(bytes);
+        self
+    }
+
+    /// What to do when a reader leaves or dies. Default: sending fails.
+    pub fn when_gone(mut self, policy: WhenGone) -> Self {
+        self.when_gone = policy;
+        self
+    }
+
+    /// How long sending waits for readers that are behind; `None`: without end. Default 30 minutes.
+    pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.timeout = timeout.into();
+        self
+    }
+
+    /// How long somebody is waited for before the log says so. Default 60 s.
+    pub fn warn_interval(mut self, interval: Duration) -> Self {
+        self.warn_interval = interval;
+        self
+    }
+
+    /// Listen at a socket file in this directory, too, for readers in other network namespaces. Default: where `UNISONO_DIR`
+    /// says, if it does.
+    pub fn directory(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.directory = Some(directory.into());
+        self
+    }
+
+    fn check(&self) -> Result<()> {
+        let refuse = |problem: String| Err(Error::argument("create", problem));
+        let readers = self.reader_ranks.len();
+        if readers > MOST_READERS {
+            return refuse(format!("{readers} readers on one machine: at most {MOST_READERS}"));
+        }
+        let mut ranks = self.reader_ranks.clone();
+        ranks.sort_unstable();
+        if let Some(twice) = ranks.windows(2).find(|pair| pair[0] == pair[1]) {
+            return refuse(format!("reader rank {} is there twice", twice[0]));
+        }
+        if self.max_chunks == Some(0) {
+            return refuse("max_chunks is 0: at least one message must be allowed to be unread".to_string());
+        }
+        if self.warn_interval.is_zero() {
+            return refuse("a warn_interval of zero would warn for ever".to_string());
+        }
+        Ok(())
+    }
+
+    /// Make the queue. Readers may come from now on.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`], and [`Error::System`] if memory does not suffice.
+    pub fn create(self) -> Result<Writer> {
+        self.check()?;
+        let nonce = unisono_os::random::bytes::<16>().map_err(Error::os("drawing a queue's name"))?;
+        let handle = Handle::new(nonce, self.rank, &self.reader_ranks, self.directory.as_deref());
+        let readers = self.reader_ranks.len();
+        let Made { memory, descriptor, marker } =
+            WriterMemory::create(self.ring_bytes, handle.nonce_word(), self.rank, readers)?;
+        let marker = Arc::new(marker);
+        let crowded = (readers + 1) as f64 > cpu::usable_cores();
+        let longest = memory.ring_bytes() / 4;
+        let limits = Limits {
+            timeout: self.timeout,
+            warn_interval: self.warn_interval,
+            max_chunks: self.max_chunks,
+            max_chunk_bytes: self.max_chunk_bytes.map_or(longest, |bytes| longest.min(bytes as u64)),
+            crowded,
+        };
+        let waker = Waker::new().map_err(Error::os("making the host's wake-up"))?;
+        let hall = Arc::new(Hall::new(memory, &self.reader_ranks, self.when_gone, waker));
+        let host = Host {
+            hall: Arc::clone(&hall),
+            doors: host::open_doors(&handle)?,
+            handle: handle.clone(),
+            data: descriptor,
+            own_pidfd: own_pidfd()?,
+            marker: Arc::clone(&marker),
+            crowded,
+        };
+        let host = Background::spawn("unisono-queue", move || host.run())?;
+        Ok(Writer::assemble(hall, handle, limits, host, marker))
+    }
+}

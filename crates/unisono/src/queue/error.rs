@@ -1,0 +1,229 @@
+//! What can go wrong with a queue, as its writer and its readers meet it.
+//!
+//! A time-out, a cancelled wait and an argument error change nothing: the next call goes on. Whoever is waited for is
+//! named with what it last did.
+
+use std::fmt;
+use std::time::Duration;
+
+/// The result of everything in this module that can fail.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Which side of a queue a process is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The one that writes.
+    Writer,
+    /// One of those that read.
+    Reader,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Role::Writer => "the writer",
+            Role::Reader => "the reader",
+        })
+    }
+}
+
+/// What is known of a reader's process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Presence {
+    /// Nobody has claimed the rank yet.
+    Awaited,
+    /// It is alive.
+    Alive,
+    /// It said goodbye.
+    Left,
+    /// Its process died.
+    Dead,
+    /// It wrote a position that cannot be, and is listened to no more.
+    Broken,
+}
+
+/// One reader, as its writer sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ReaderStatus {
+    /// Its rank.
+    pub rank: usize,
+    /// Its process, once one has claimed the rank.
+    pub pid: Option<u32>,
+    /// Whether it is there.
+    pub presence: Presence,
+    /// Messages that it has not finished with.
+    pub lag_messages: u64,
+    /// Bytes of the ring that it keeps occupied.
+    pub lag_bytes: u64,
+    /// How long ago it finished a message or came in; `None` if it never did.
+    pub last_step: Option<Duration>,
+}
+
+impl fmt::Display for ReaderStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let presence = match self.presence {
+            Presence::Awaited => return write!(f, "rank {} (nobody has claimed it yet)", self.rank),
+            Presence::Alive => "alive",
+            Presence::Left => "left",
+            Presence::Dead => "dead",
+            Presence::Broken => "broken",
+        };
+        let pid = self.pid.map_or("unknown".to_string(), |pid| pid.to_string());
+        let (messages, bytes) = (self.lag_messages, self.lag_bytes);
+        write!(f, "rank {} (pid {pid}, {presence}, behind by {messages} messages, {bytes} bytes", self.rank)?;
+        match self.last_step {
+            Some(ago) => write!(f, ", last step {ago:.1?} ago)"),
+            None => write!(f, ", no step yet)"),
+        }
+    }
+}
+
+/// Whom a wait was for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WaitedFor {
+    /// These readers.
+    Readers(Vec<ReaderStatus>),
+    /// The writer, which was alive.
+    Writer {
+        /// Its rank.
+        rank: usize,
+        /// Its process.
+        pid: u32,
+        /// How many messages it has written.
+        messages: u64,
+    },
+}
+
+impl fmt::Display for WaitedFor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            WaitedFor::Readers(readers) => {
+                let names: Vec<String> = readers.iter().map(ToString::to_string).collect();
+                f.write_str(&names.join(", "))
+            }
+            WaitedFor::Writer { rank, pid, messages } => {
+                write!(f, "the writer, rank {rank} (pid {pid}, alive, {messages} messages so far)")
+            }
+        }
+    }
+}
+
+/// Everything that can go wrong.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// An argument makes no sense. Nothing was changed.
+    #[error("{operation}: {problem}")]
+    InvalidArgument {
+        /// The method that was called.
+        operation: &'static str,
+        /// What was asked, what was found, what to do.
+        problem: String,
+    },
+    /// The deadline passed. Nothing was lost: the same call may be made again.
+    #[error("{operation} timed out after {waited:.1?} waiting for {waited_for}")]
+    Timeout {
+        /// The method that was called.
+        operation: &'static str,
+        /// How long it waited.
+        waited: Duration,
+        /// For whom.
+        waited_for: WaitedFor,
+    },
+    /// The other side's process died. What it had written before can be read first.
+    #[error("{role}, rank {rank} (pid {pid}), died")]
+    PeerDied {
+        /// Which side it was.
+        role: Role,
+        /// Its rank.
+        rank: usize,
+        /// Its process.
+        pid: u32,
+    },
+    /// The other side said goodbye. What it had written before can be read first.
+    #[error("{role}, rank {rank} (pid {pid}), has left the queue")]
+    PeerLeft {
+        /// Which side it was.
+        role: Role,
+        /// Its rank.
+        rank: usize,
+        /// Its process.
+        pid: u32,
+    },
+    /// The other side wrote what it never may, and is listened to no more.
+    #[error("{role}, rank {rank} (pid {pid}), {problem}: nothing from it is trusted any more")]
+    PeerBroken {
+        /// Which side it was.
+        role: Role,
+        /// Its rank.
+        rank: usize,
+        /// Its process.
+        pid: u32,
+        /// What was found.
+        problem: &'static str,
+    },
+    /// Another process reads under this rank.
+    #[error("rank {rank} is process {pid} already: end that one first, or open another rank")]
+    RankTaken {
+        /// The rank that was asked for.
+        rank: usize,
+        /// The process that has it.
+        pid: u32,
+    },
+    /// The handle has no such rank.
+    #[error("rank {rank} is none of this queue's readers, which are {ranks:?}")]
+    UnknownRank {
+        /// The rank that was asked for.
+        rank: usize,
+        /// Those that there are.
+        ranks: Vec<usize>,
+    },
+    /// The handle is of another version, or damaged.
+    #[error("the handle cannot be used: {problem}")]
+    Handle {
+        /// What was expected and what was found.
+        problem: String,
+    },
+    /// The writer that the handle speaks of could not be met.
+    #[error("meeting the writer of queue {queue}: {problem}")]
+    Meeting {
+        /// Which queue.
+        queue: String,
+        /// What was expected and what was found.
+        problem: String,
+    },
+    /// The wait was cancelled from another thread. The next call goes on.
+    #[error("{operation}: cancelled")]
+    Cancelled {
+        /// The method that was called.
+        operation: &'static str,
+    },
+    /// This side was shut down, here.
+    #[error("{operation}: this side of the queue was shut down")]
+    ShutDown {
+        /// The method that was called.
+        operation: &'static str,
+    },
+    /// This process is a forked child of the one that has the queue, which does not survive fork.
+    #[error("{operation}: this process was forked from the one that has the queue: open it again here")]
+    Forked {
+        /// The method that was called.
+        operation: &'static str,
+    },
+    /// Memory, or what else the system has to give, does not suffice.
+    #[error(transparent)]
+    System(#[from] crate::Error),
+}
+
+impl Error {
+    pub(super) fn os(doing: &'static str) -> impl FnOnce(unisono_os::OsError) -> Error {
+        move |error| crate::Error::os(doing)(error).into()
+    }
+
+    pub(super) fn argument(operation: &'static str, problem: impl Into<String>) -> Error {
+        Error::InvalidArgument { operation, problem: problem.into() }
+    }
+}

@@ -1,0 +1,365 @@
+//! The readers of a queue as its writer knows them: who has which rank, who is gone, and how far each has come.
+//!
+//! Shared between the writer, its host thread, which lets readers in, and the marker, which hears of deaths. The writer keeps a
+//! [`View`] of its own, so that it takes the lock only when something has changed. The one invariant that matters:
+//! **whoever comes in is announced by the generation before its first position is taken** (see the model
+//! `a_reader_comes_while_the_writer_writes`), so the writer never writes over what a newcomer has not read.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
+use unisono_os::poll::Waker;
+use unisono_os::socket::Connection;
+use unisono_os::{clock, futex};
+use unisono_protocol::{Bell, Futex, ring};
+
+use super::error::{Error, Presence, ReaderStatus, Role};
+use super::memory::{ReaderMemory, WriterMemory};
+use super::messages::{self, Message};
+use super::pool::Housing;
+use super::wait::Ends;
+use crate::marker::Mortal;
+
+/// How long a reader may take to hear of a large message's memory.
+const TELLING_TAKES: Duration = Duration::from_secs(1);
+
+/// What the writer does when a reader is gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WhenGone {
+    /// Sending fails, naming the reader, until another process has taken its rank.
+    #[default]
+    Fail,
+    /// Go on without it. Whoever takes its rank later begins with the message that is sent next.
+    GoOn,
+    /// Keep what it has not finished until another process has taken its rank, which begins there.
+    AwaitReturn,
+}
+
+/// A reader that is there.
+#[derive(Debug)]
+pub(super) struct Guest {
+    pub(super) seat: usize,
+    pub(super) rank: usize,
+    pub(super) pid: u32,
+    pub(super) memory: ReaderMemory,
+    pub(super) connection: Connection,
+    pub(super) pidfd: Option<OwnedFd>,
+    /// Whether it has said that it is ready.
+    pub(super) is_ready: AtomicBool,
+}
+
+/// Why a reader is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Why {
+    Left,
+    Died,
+    Broken,
+}
+
+/// Who has a rank.
+#[derive(Debug)]
+pub(super) enum Occupant {
+    /// Nobody yet; every message is kept for it.
+    Awaited,
+    Present(Arc<Guest>),
+    /// Nobody any more; with the position and the message from which on things are kept for it, if they are.
+    Gone {
+        pid: u32,
+        why: Why,
+        resume: Option<(u64, u64)>,
+    },
+}
+
+#[derive(Debug)]
+pub(super) struct Seat {
+    pub(super) rank: usize,
+    pub(super) occupant: Occupant,
+}
+
+/// What the writer needs to know for sending, taken from the seats.
+#[derive(Debug, Default)]
+pub(super) struct View {
+    pub(super) generation: u64,
+    pub(super) present: Vec<Arc<Guest>>,
+    /// The lowest position that is kept for somebody who is not there.
+    pub(super) kept: Option<u64>,
+    /// Why sending fails.
+    pub(super) trouble: Option<Error>,
+}
+
+/// The writer's shared state.
+#[derive(Debug)]
+pub(super) struct Hall {
+    pub(super) memory: WriterMemory,
+    pub(super) policy: WhenGone,
+    pub(super) ends: Ends,
+    /// At which the writer sleeps when it waits for somebody who is not there.
+    pub(super) lobby: Bell,
+    /// Wakes the host thread.
+    pub(super) host: Waker,
+    pub(super) host_is_to_end: AtomicBool,
+    seats: Mutex<Vec<Seat>>,
+    /// The homes of large messages that every reader is to know. Taken after the lock of the seats, never before.
+    homes: Mutex<Vec<Arc<Housing>>>,
+    /// Moves with every change of the seats.
+    generation: AtomicU64,
+    changed: Condvar,
+}
+
+/// The kernel's futex, for those who only wake.
+pub(super) struct Ringer;
+
+impl Futex for Ringer {
+    fn sleep_while(&mut self, _word: &AtomicU32, _expected: u32) {}
+
+    fn wake_all(&self, word: &AtomicU32) {
+        futex::wake_all(word);
+    }
+}
+
+impl Seat {
+    fn guest(&self) -> Option<&Arc<Guest>> {
+        if let Occupant::Present(guest) = &self.occupant { Some(guest) } else { None }
+    }
+}
+
+impl Guest {
+    fn tell_of(&self, housing: &Housing) {
+        let message = Message::Segment { number: housing.number, bytes: housing.home.bytes() };
+        self.tell(&message, &[housing.descriptor.as_fd()]);
+    }
+
+    /// Its thread empties the socket all the time, and never is there more in it than fits: it can only be gone.
+    fn tell(&self, message: &Message, descriptors: &[BorrowedFd<'_>]) {
+        if let Err(error) =
+            messages::send(&self.connection, message, descriptors, Some(Instant::now() + TELLING_TAKES))
+        {
+            tracing::debug!(rank = self.rank, %error, "a reader was not told of a large message's memory");
+        }
+    }
+}
+
+impl Hall {
+    pub(super) fn new(memory: WriterMemory, ranks: &[usize], policy: WhenGone, host: Waker) -> Hall {
+        let seats = ranks.iter().map(|rank| Seat { rank: *rank, occupant: Occupant::Awaited }).collect();
+        Hall {
+            memory,
+            policy,
+            ends: Ends::default(),
+            lobby: Bell::default(),
+            host,
+            host_is_to_end: AtomicBool::new(false),
+            seats: Mutex::new(seats),
+            homes: Mutex::default(),
+            generation: AtomicU64::new(1),
+            changed: Condvar::new(),
+        }
+    }
+
+    pub(super) fn seats(&self) -> MutexGuard<'_, Vec<Seat>> {
+        self.seats.lock()
+    }
+
+    /// Pairs with the release in `announce`; whoever has published before sees every newcomer whose position it may pass.
+    #[inline]
+    pub(super) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// Let the writer look at the seats before it sends anything more. With the lock held, before a first position is taken.
+    pub(super) fn announce(&self) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        Bell::settle();
+    }
+
+    /// What the seats say to the writer.
+    pub(super) fn view(&self) -> View {
+        let seats = self.seats.lock();
+        // With the lock: what is announced later is not in the seats yet.
+        let mut view = View { generation: self.generation(), ..View::default() };
+        for seat in seats.iter() {
+            match &seat.occupant {
+                Occupant::Awaited => view.kept = Some(0),
+                Occupant::Present(guest) => view.present.push(Arc::clone(guest)),
+                Occupant::Gone { pid, why, resume } => {
+                    if let Some((position, _)) = resume {
+                        view.kept = Some(view.kept.map_or(*position, |kept| kept.min(*position)));
+                    }
+                    let may_go_on = self.policy == WhenGone::GoOn || resume.is_some();
+                    if !may_go_on && view.trouble.is_none() {
+                        view.trouble = Some(gone(seat.rank, *pid, *why));
+                    }
+                }
+            }
+        }
+        view
+    }
+
+    /// A reader is not there any more. Told once; later news of the same reader is none.
+    pub(super) fn has_gone(&self, guest: &Arc<Guest>, why: Why) {
+        {
+            let mut seats = self.seats.lock();
+            let Some(seat) = seats.get_mut(guest.seat) else { return };
+            match &seat.occupant {
+                Occupant::Present(present) if Arc::ptr_eq(present, guest) => {}
+                _ => return,
+            }
+            let page = guest.memory.page();
+            // Goodbye said, its process may end as it likes. Its goodbye comes after everything it published.
+            let why = if page.has_left() { Why::Left } else { why };
+            let read = page.tail.messages.load(Ordering::Relaxed);
+            let stood = self.position_of(guest, self.stand().0);
+            let why = if stood.is_none() { Why::Broken } else { why };
+            let resume = stood.filter(|_| self.policy == WhenGone::AwaitReturn && why != Why::Broken);
+            let resume = resume.map(|position| (position, read));
+            seat.occupant = Occupant::Gone { pid: guest.pid, why, resume };
+            self.announce();
+        }
+        tracing::debug!(rank = guest.rank, pid = guest.pid, ?why, "a reader is gone");
+        guest.memory.page().tail.space.ring(&Ringer);
+        self.wake_writer();
+        self.host.wake();
+    }
+
+    /// Somebody came, left or ended the wait: let the writer look.
+    pub(super) fn wake_writer(&self) {
+        Bell::settle();
+        self.lobby.ring(&Ringer);
+        for guest in self.present() {
+            guest.memory.page().tail.space.ring(&Ringer);
+        }
+        let _seats = self.seats.lock(); // Who is about to sleep on the condition has looked at it or sees it now.
+        self.changed.notify_all();
+    }
+
+    pub(super) fn present(&self) -> Vec<Arc<Guest>> {
+        self.seats.lock().iter().filter_map(Seat::guest).cloned().collect()
+    }
+
+    /// Ring at every reader: something that they look at while they wait has changed.
+    pub(super) fn ring_readers(&self) {
+        Bell::settle();
+        for guest in self.present() {
+            guest.memory.page().doorbell.bell.ring(&Ringer);
+        }
+    }
+
+    /// Let every reader know a new home, those who come later, too.
+    pub(super) fn introduce(&self, housing: &Arc<Housing>) {
+        let seats = self.seats.lock();
+        self.homes.lock().push(Arc::clone(housing));
+        for guest in seats.iter().filter_map(Seat::guest) {
+            guest.tell_of(housing);
+        }
+    }
+
+    /// A home is needed no more.
+    pub(super) fn retire(&self, housing: &Housing) {
+        let seats = self.seats.lock();
+        self.homes.lock().retain(|known| known.number != housing.number);
+        for guest in seats.iter().filter_map(Seat::guest) {
+            guest.tell(&Message::Retired { number: housing.number }, &[]);
+        }
+    }
+
+    /// Let a newcomer know all homes. With the lock of the seats held.
+    pub(super) fn introduce_all_to(&self, guest: &Guest) {
+        self.homes.lock().iter().for_each(|housing| guest.tell_of(housing));
+    }
+
+    /// Whether everybody has come and is ready; those without whom the queue goes on aside.
+    pub(super) fn is_complete(&self, seats: &[Seat]) -> bool {
+        seats.iter().all(|seat| match &seat.occupant {
+            Occupant::Present(guest) => guest.is_ready.load(Ordering::Acquire),
+            Occupant::Awaited => false,
+            Occupant::Gone { .. } => self.policy == WhenGone::GoOn,
+        })
+    }
+
+    /// How far the writer has come, and with how many messages (more or less: that number is for people).
+    pub(super) fn stand(&self) -> (u64, u64) {
+        let head = &self.memory.page().head;
+        (head.position.look(), head.messages.load(Ordering::Relaxed))
+    }
+
+    /// Sleep until the seats change, with the lock given back meanwhile, for at most `limit`.
+    pub(super) fn wait_for_change(&self, seats: &mut MutexGuard<'_, Vec<Seat>>, limit: Option<Duration>) {
+        match limit {
+            Some(limit) => drop(self.changed.wait_for(seats, limit)),
+            None => self.changed.wait(seats),
+        }
+    }
+
+    /// What is known of the readers of these seats.
+    pub(super) fn statuses(&self, of: impl Fn(&Seat) -> bool) -> Vec<ReaderStatus> {
+        let (head, messages) = self.stand();
+        let seats = self.seats.lock();
+        seats.iter().filter(|seat| of(seat)).map(|seat| self.status(seat, head, messages)).collect()
+    }
+
+    fn status(&self, seat: &Seat, head: u64, messages: u64) -> ReaderStatus {
+        let behind = |position: u64, read: u64| {
+            (head.saturating_sub(position).min(self.memory.ring_bytes()), messages.saturating_sub(read))
+        };
+        let (pid, presence, (lag_bytes, lag_messages), last_step) = match &seat.occupant {
+            Occupant::Awaited => (None, Presence::Awaited, behind(0, 0), None),
+            Occupant::Present(guest) => {
+                let tail = &guest.memory.page().tail;
+                let lag = behind(tail.position.look(), tail.messages.load(Ordering::Relaxed));
+                let moved_at = tail.moved_at.load(Ordering::Relaxed);
+                let ago = clock::monotonic_nanoseconds().saturating_sub(moved_at);
+                let last_step = (moved_at != 0).then_some(Duration::from_nanos(ago));
+                (Some(guest.pid), Presence::Alive, lag, last_step)
+            }
+            Occupant::Gone { pid, why, resume } => {
+                let presence = match why {
+                    Why::Left => Presence::Left,
+                    Why::Died => Presence::Dead,
+                    Why::Broken => Presence::Broken,
+                };
+                let (position, read) = resume.unwrap_or((head, messages));
+                (Some(*pid), presence, behind(position, read), None)
+            }
+        };
+        ReaderStatus { rank: seat.rank, pid, presence, lag_messages, lag_bytes, last_step }
+    }
+
+    /// Where a guest stands, bounded by the ring; `None` if it says what cannot be.
+    #[inline]
+    pub(super) fn position_of(&self, guest: &Guest, head: u64) -> Option<u64> {
+        let position = guest.memory.page().tail.position.look();
+        ring::unread(position, head, self.memory.ring_bytes()).map(|_| position)
+    }
+}
+
+/// The error that says why a reader is gone.
+pub(super) fn gone(rank: usize, pid: u32, why: Why) -> Error {
+    let role = Role::Reader;
+    match why {
+        Why::Left => Error::PeerLeft { role, rank, pid },
+        Why::Died => Error::PeerDied { role, rank, pid },
+        Why::Broken => Error::PeerBroken { role, rank, pid, problem: "wrote a position that cannot be" },
+    }
+}
+
+/// A guest, for the marker.
+#[derive(Debug)]
+pub(super) struct MortalGuest {
+    pub(super) guest: Arc<Guest>,
+    pub(super) hall: Weak<Hall>,
+}
+
+impl Mortal for MortalGuest {
+    fn death_word(&self) -> &AtomicU32 {
+        self.guest.memory.death_word()
+    }
+
+    fn has_died(&self) {
+        if let Some(hall) = self.hall.upgrade() {
+            hall.has_gone(&self.guest, Why::Died);
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! The writer's host thread: it lets readers in, hands out memory, and hears of those that leave or die.
+//!
+//! It sleeps in the kernel on its door, on those who have knocked and not yet said who they are, and on the lifelines of
+//! those who are in. The one invariant that matters: **a rank is given to one process at a time**, by this thread alone,
+//! and only to a process of the same user.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use unisono_os::socket::{Address, Connection, Listener};
+use unisono_os::{pidfd, poll, process, robust};
+
+use super::error::{Error, Result};
+use super::hall::{Guest, Hall, MortalGuest, Occupant, Why};
+use super::handle::Handle;
+use super::memory::ReaderMemory;
+use super::messages::{self, Admitted, Message, Refusal};
+use crate::marker::Marker;
+
+/// How long somebody who knocks may take to say who it is, and how many may be silent at a time.
+const HEAR_OUT_FOR: Duration = Duration::from_secs(1);
+const MOST_STRANGERS: usize = 64;
+
+/// What the thread has to work with.
+pub(super) struct Host {
+    pub(super) hall: Arc<Hall>,
+    pub(super) handle: Handle,
+    pub(super) doors: Vec<Listener>,
+    /// The ring's memory, to be handed out.
+    pub(super) data: OwnedFd,
+    /// A pidfd on this process, where there are such.
+    pub(super) own_pidfd: Option<OwnedFd>,
+    pub(super) marker: Arc<Marker>,
+    pub(super) crowded: bool,
+}
+
+/// Take the places at which readers look for this queue.
+pub(super) fn open_doors(handle: &Handle) -> Result<Vec<Listener>> {
+    let open = |address: &Address| {
+        Listener::bind(address)
+            .map_err(|error| Error::Meeting { queue: handle.name(), problem: format!("listening: {error}") })
+    };
+    handle.local_addresses().iter().map(open).collect()
+}
+
+impl Host {
+    /// The thread's life, until the hall says that it is to end.
+    pub(super) fn run(self) {
+        let mut strangers: Vec<(Connection, Instant)> = Vec::new();
+        // Acquire: pairs with the release in the writer's drop.
+        while !self.hall.host_is_to_end.load(Ordering::Acquire) {
+            let guests = self.hall.present();
+            let patience = strangers.iter().map(|(_, until)| *until).min();
+            let ready = match self.wait_for_news(&strangers, &guests, patience) {
+                Ok(ready) => ready,
+                Err(error) => {
+                    tracing::error!(%error, "a queue cannot let readers in any more, and may notice deaths late");
+                    return;
+                }
+            };
+            if ready[0] {
+                self.hall.host.drain();
+            }
+            let (doors, rest) = ready[1..].split_at(self.doors.len());
+            let (speaking, lifelines) = rest.split_at(strangers.len());
+            for (guest, cut) in guests.iter().zip(lifelines.chunks(2)) {
+                self.look_after(guest, cut);
+            }
+            let now = Instant::now();
+            for ((stranger, until), speaks) in std::mem::take(&mut strangers).into_iter().zip(speaking) {
+                if *speaks {
+                    self.hear(stranger);
+                } else if now < until {
+                    strangers.push((stranger, until));
+                }
+            }
+            for door in self.doors.iter().zip(doors).filter(|(_, knocked)| **knocked).map(|(door, _)| door) {
+                let come = std::iter::from_fn(|| door.accept(Some(now)).ok()).take(MOST_STRANGERS);
+                strangers.extend(come.map(|stranger| (stranger, now + HEAR_OUT_FOR)));
+            }
+            let too_many = strangers.len().saturating_sub(MOST_STRANGERS);
+            strangers.drain(..too_many);
+        }
+    }
+
+    /// Sleep until something happens; says for each descriptor whether: the hall's call, doors, strangers, two for each guest.
+    fn wait_for_news(
+        &self,
+        strangers: &[(Connection, Instant)],
+        guests: &[Arc<Guest>],
+        until: Option<Instant>,
+    ) -> std::result::Result<Vec<bool>, unisono_os::OsError> {
+        let mut descriptors: Vec<BorrowedFd<'_>> = vec![self.hall.host.as_fd()];
+        descriptors.extend(self.doors.iter().map(AsFd::as_fd));
+        descriptors.extend(strangers.iter().map(|(stranger, _)| stranger.as_fd()));
+        for guest in guests {
+            let pidfd = guest.pidfd.as_ref().map_or(guest.connection.as_fd(), AsFd::as_fd);
+            descriptors.extend([guest.connection.as_fd(), pidfd]);
+        }
+        let ready = poll::until_readable(&descriptors, until)?;
+        Ok(ready.iter().map(|ready| ready.any()).collect())
+    }
+
+    /// One of a guest's lifelines says something: it is ready, or gone.
+    fn look_after(&self, guest: &Arc<Guest>, cut: &[bool]) {
+        if cut[0] {
+            match messages::receive(&guest.connection, Some(Instant::now())) {
+                Ok(Some((Message::Ready, _))) => self.is_ready(guest),
+                Err(error) if error.is_timed_out() => {}
+                Ok(None) => self.hall.has_gone(guest, Why::Died),
+                // It may only say that it is ready.
+                _ => self.hall.has_gone(guest, Why::Broken),
+            }
+        }
+        if cut[1] && guest.pidfd.is_some() {
+            self.hall.has_gone(guest, Why::Died);
+        }
+    }
+
+    fn is_ready(&self, guest: &Guest) {
+        guest.is_ready.store(true, Ordering::Release);
+        let is_complete = self.hall.is_complete(&self.hall.seats());
+        if is_complete {
+            self.hall.memory.page().set_ready();
+            self.hall.ring_readers();
+        }
+        self.hall.wake_writer();
+    }
+
+    /// A stranger has something to say: let it in, or turn it away with the reason.
+    fn hear(&self, stranger: Connection) {
+        let Ok(Some((Message::Hello { version, nonce, rank }, packet))) =
+            messages::receive(&stranger, Some(Instant::now()))
+        else {
+            return; // It left, or is no reader.
+        };
+        let checked = self.check(&stranger, version, nonce, rank, packet.descriptors);
+        let refused = match checked {
+            Ok(checked) => self.let_in(checked.guest(rank, stranger)).err(),
+            Err(refusal) => Some((refusal, stranger)),
+        };
+        if let Some((refusal, stranger)) = refused {
+            tracing::warn!(queue = self.handle.name(), rank, ?refusal, "a reader was turned away");
+            // If it has gone by now, nobody needs the answer.
+            let _ = messages::send(&stranger, &Message::Refused(refusal), &[], Some(Instant::now()));
+        }
+    }
+
+    /// Whether a stranger may have the rank: who it is, what it brought, and that nobody else has it.
+    fn check(
+        &self,
+        stranger: &Connection,
+        version: u32,
+        nonce: [u8; 16],
+        rank: usize,
+        descriptors: Vec<OwnedFd>,
+    ) -> std::result::Result<Checked, Refusal> {
+        let refuse = |problem: String| Err(Refusal::Other { problem });
+        let other = |error: &dyn std::fmt::Display| Refusal::Other { problem: error.to_string() };
+        let credentials = stranger.peer_credentials().map_err(|error| other(&error))?;
+        if credentials.uid != process::uid() {
+            return refuse(format!(
+                "it belongs to user {}, the queue to {}",
+                credentials.uid,
+                process::uid()
+            ));
+        }
+        if version != messages::VERSION {
+            return refuse(format!("it speaks version {version}, the writer {}", messages::VERSION));
+        }
+        if nonce != self.handle.nonce() {
+            return refuse("its handle is of another queue".to_string());
+        }
+        let mut descriptors = descriptors.into_iter();
+        let Some(memory) = descriptors.next() else { return refuse("it came without memory".to_string()) };
+        let memory = ReaderMemory::open(memory.as_fd(), self.handle.nonce_word())
+            .map_err(|problem| Refusal::Other { problem })?;
+        let pidfd = descriptors.next();
+        if let Some(pidfd) = &pidfd {
+            pidfd::verify(pidfd.as_fd()).map_err(|error| other(&error))?;
+        }
+        let seat = self.seat_for(rank)?;
+        Ok(Checked { seat, pid: credentials.pid, memory, pidfd })
+    }
+
+    /// The seat of this rank, if it is free. Whoever died in it may not have been noticed yet.
+    fn seat_for(&self, rank: usize) -> std::result::Result<usize, Refusal> {
+        let (seat, taken) = {
+            let seats = self.hall.seats();
+            let Some(seat) = seats.iter().position(|seat| seat.rank == rank) else {
+                return Err(Refusal::Other { problem: format!("there is no reader of rank {rank}") });
+            };
+            let taken = if let Occupant::Present(guest) = &seats[seat].occupant {
+                Some(Arc::clone(guest))
+            } else {
+                None
+            };
+            (seat, taken)
+        };
+        let Some(guest) = taken else { return Ok(seat) };
+        let mark = robust::state(guest.memory.death_word().load(Ordering::Acquire));
+        let has_ended =
+            guest.pidfd.as_ref().is_some_and(|pidfd| pidfd::has_exited(pidfd.as_fd()).unwrap_or(false));
+        if has_ended || mark == robust::WordState::Dead || guest.memory.page().has_left() {
+            self.hall.has_gone(&guest, Why::Died);
+            return Ok(seat);
+        }
+        Err(Refusal::Taken { pid: guest.pid })
+    }
+
+    /// Give the guest its first position and hand it the memory, before anything else can be said to it.
+    fn let_in(&self, guest: Guest) -> std::result::Result<(), (Refusal, Connection)> {
+        let mut seats = self.hall.seats();
+        let Some(seat) = seats.get_mut(guest.seat) else { return Ok(()) };
+        self.hall.announce();
+        let (position, messages) = match &seat.occupant {
+            Occupant::Awaited => (0, 0),
+            Occupant::Gone { resume: Some(resume), .. } => *resume,
+            // After the announcement: the writer does not go beyond this without having seen the guest.
+            _ => self.hall.stand(),
+        };
+        let tail = &guest.memory.page().tail;
+        tail.messages.store(messages, Ordering::Relaxed);
+        tail.position.publish(position);
+        let admitted = Message::Admitted(Admitted {
+            seat: guest.seat,
+            ring_bytes: self.hall.memory.ring_bytes(),
+            position,
+            messages,
+            has_pidfd: self.own_pidfd.is_some(),
+            crowded: self.crowded,
+        });
+        let mut descriptors = vec![self.data.as_fd()];
+        descriptors.extend(self.own_pidfd.as_ref().map(AsFd::as_fd));
+        if let Err(error) = messages::send(&guest.connection, &admitted, &descriptors, Some(Instant::now())) {
+            return Err((Refusal::Other { problem: error.to_string() }, guest.connection));
+        }
+        self.hall.introduce_all_to(&guest);
+        let guest = Arc::new(guest);
+        seat.occupant = Occupant::Present(Arc::clone(&guest));
+        drop(seats);
+        self.marker.listen_for(Arc::new(MortalGuest { guest, hall: Arc::downgrade(&self.hall) }));
+        self.hall.wake_writer();
+        Ok(())
+    }
+}
+
+/// What was found out about a stranger that may come in.
+struct Checked {
+    seat: usize,
+    pid: u32,
+    memory: ReaderMemory,
+    pidfd: Option<OwnedFd>,
+}
+
+impl Checked {
+    fn guest(self, rank: usize, connection: Connection) -> Guest {
+        let Checked { seat, pid, memory, pidfd } = self;
+        Guest { seat, rank, pid, memory, connection, pidfd, is_ready: AtomicBool::new(false) }
+    }
+}

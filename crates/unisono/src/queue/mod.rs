@@ -1,0 +1,42 @@
+//! A queue from one writer to many readers: every reader gets every message, in order, in place.
+//!
+//! A tensor-parallel engine has one process that decides what is computed next, and tells the workers several times per
+//! token. A [`Writer`] puts messages of any size into a ring that all processes share; each [`Reader`] takes them from there.
+//! Nothing is lost: a writer waits for readers that are too far behind, and says who they are.
+//!
+//! ```text
+//!   Writer ──► ring (one memory, mapped for reading by all readers)
+//!                │ position, bells
+//!              Reader 0   Reader 1   …   each with a small memory of its own, in which it says how far it is
+//! ```
+//!
+//! A reader that waits looks for a while and then sleeps; a writer makes a system call only for those who sleep. A
+//! process that dies is heard of within milliseconds by whoever waits for it.
+//!
+//! Inside, arrows go one way: `writer`, `reader` → `host`, `claim`, `line` → `hall` → `memory`; the steps in shared memory
+//! are those of [`unisono_protocol::ring`], where they are modelled.
+
+mod builder;
+mod claim;
+mod error;
+mod hall;
+mod handle;
+mod host;
+mod line;
+mod memory;
+mod message;
+mod messages;
+mod pool;
+mod reader;
+mod slot;
+mod wait;
+mod writer;
+
+pub use builder::Builder;
+pub use error::{Error, Presence, ReaderStatus, Result, Role, WaitedFor};
+pub use hall::WhenGone;
+pub use handle::Handle;
+pub use message::Message;
+pub use reader::{Reader, ReaderControl};
+pub use slot::Slot;
+pub use writer::{Writer, WriterControl};

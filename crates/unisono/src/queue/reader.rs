@@ -1,0 +1,321 @@
+//! A reader of a queue: it takes messages in order, in place, and gives their room back.
+//!
+//! The one invariant that matters: **what is read from the ring is read once and bounded** by what the writer has published
+//! and the ring can hold; and what was published before the writer's end is delivered before the end is told.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use unisono_os::clock;
+use unisono_os::fork_guard::ForkMark;
+use unisono_protocol::ring::{self, Kind, Record, wait_at};
+
+use super::claim;
+use super::error::{Error, Result, Role, WaitedFor};
+use super::hall::Ringer;
+use super::handle::Handle;
+use super::line::{Fate, Line};
+use super::memory::Home;
+use super::message::Message;
+use super::wait::{Cadence, Waiting};
+use crate::background::Background;
+use crate::marker::Marker;
+
+/// How long a writer may take to let a reader in.
+const OPENING_TAKES: Duration = Duration::from_secs(30);
+
+/// How long the writer's word of a large message may be under way after the message was published.
+const HEARING_TAKES: Duration = Duration::from_secs(1);
+
+/// Whether a wait ends when the writer is gone.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum UntilGone {
+    Yes,
+    No,
+}
+
+/// A side of a queue that reads. Dropped, it says goodbye.
+#[derive(Debug)]
+pub struct Reader {
+    pub(super) line: Arc<Line>,
+    handle: Handle,
+    rank: usize,
+    writer_pid: u32,
+    timeout: Option<Duration>,
+    crowded: bool,
+    /// Where the next message begins, how many there were before it, and up to where they are known to be written.
+    position: u64,
+    messages: u64,
+    head: u64,
+    cadence: Cadence,
+    listener: Background,
+    _marker: Marker,
+    born: ForkMark,
+}
+
+/// Ends waits of a [`Reader`] from another thread.
+#[derive(Clone, Debug)]
+pub struct ReaderControl {
+    line: Arc<Line>,
+}
+
+impl ReaderControl {
+    /// End the wait that is under way, if there is one, with [`Error::Cancelled`].
+    pub fn cancel(&self) {
+        self.line.ends.cancel();
+        self.line.ring();
+    }
+
+    /// Let every call of this reader end with [`Error::ShutDown`], now and from now on.
+    pub fn shut_down(&self) {
+        self.line.ends.shut_down();
+        self.line.ring();
+    }
+}
+
+impl Reader {
+    /// Open the queue that the handle names, as its reader `rank`.
+    ///
+    /// # Errors
+    /// [`Error::UnknownRank`], [`Error::RankTaken`], and [`Error::Meeting`] with what the writer said, or that there is none.
+    pub fn open(handle: &Handle, rank: usize) -> Result<Reader> {
+        Reader::open_within(handle, rank, OPENING_TAKES)
+    }
+
+    /// As [`Reader::open`]; the writer has so long to answer.
+    ///
+    /// # Errors
+    /// As [`Reader::open`].
+    pub fn open_within(handle: &Handle, rank: usize, timeout: Duration) -> Result<Reader> {
+        let claimed = claim::claim(handle, rank, Instant::now().checked_add(timeout))?;
+        Ok(Reader {
+            line: claimed.line,
+            handle: handle.clone(),
+            rank,
+            writer_pid: claimed.writer_pid,
+            timeout: Some(crate::DEFAULT_TIMEOUT),
+            crowded: claimed.admitted.crowded,
+            position: claimed.admitted.position,
+            messages: claimed.admitted.messages,
+            head: claimed.admitted.position,
+            cadence: Cadence::default(),
+            listener: claimed.listener,
+            _marker: claimed.marker,
+            born: ForkMark::now(),
+        })
+    }
+
+    /// How long [`recv`](Reader::recv) waits; `None`: without end. Default 30 minutes.
+    pub fn set_timeout(&mut self, timeout: impl Into<Option<Duration>>) {
+        self.timeout = timeout.into();
+    }
+
+    /// This reader's rank.
+    pub fn rank(&self) -> usize {
+        self.rank
+    }
+
+    /// The handle that it was opened with.
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// A control with which other threads end this reader's waits.
+    pub fn control(&self) -> ReaderControl {
+        ReaderControl { line: Arc::clone(&self.line) }
+    }
+
+    /// Wait until every reader of the queue is ready, for at most `timeout`.
+    ///
+    /// # Errors
+    /// As [`Reader::recv`].
+    pub fn wait_until_ready(&mut self, timeout: impl Into<Option<Duration>>) -> Result<()> {
+        const OPERATION: &str = "wait_until_ready";
+        let line = Arc::clone(&self.line);
+        self.wait(OPERATION, timeout.into(), UntilGone::Yes, || line.writer.page().is_ready()).map(|_| ())
+    }
+
+    /// The next message, in place. Its room is given back when the guard is dropped.
+    ///
+    /// # Errors
+    /// [`Error::PeerDied`] and [`Error::PeerLeft`] once everything the writer had sent is read, [`Error::Timeout`],
+    /// [`Error::ShutDown`], [`Error::Cancelled`].
+    #[inline]
+    pub fn recv(&mut self) -> Result<Message<'_>> {
+        self.recv_within(self.timeout)
+    }
+
+    /// As [`Reader::recv`], with a time-out of its own; zero looks once, `None` waits without end.
+    ///
+    /// # Errors
+    /// As [`Reader::recv`].
+    #[inline]
+    pub fn recv_within(&mut self, timeout: impl Into<Option<Duration>>) -> Result<Message<'_>> {
+        const OPERATION: &str = "recv";
+        if self.born.crossed_fork() {
+            return Err(Error::Forked { operation: OPERATION });
+        }
+        if self.line.ends.is_shut_down() {
+            return Err(Error::ShutDown { operation: OPERATION });
+        }
+        let timeout = timeout.into();
+        let waited = if self.head == self.position {
+            self.wait_for_message(OPERATION, timeout)?
+        } else {
+            Duration::ZERO
+        };
+        let record = self.record()?;
+        let home = match record.kind {
+            Kind::Inline => None,
+            Kind::Elsewhere => {
+                Some(self.find_home(OPERATION, timeout.map(|timeout| timeout.saturating_sub(waited)))?)
+            }
+        };
+        Ok(Message::new(self, record, home))
+    }
+
+    /// Copy the next message to `into`, as far as it fits; gives its length.
+    ///
+    /// # Errors
+    /// As [`Reader::recv`]; [`Error::InvalidArgument`] if it is longer than `into`: it stays the next message.
+    pub fn recv_into(&mut self, into: &mut [u8]) -> Result<usize> {
+        let message = self.recv()?;
+        let bytes = message.len();
+        if bytes > into.len() {
+            message.keep();
+            return Err(Error::argument(
+                "recv_into",
+                format!("a message of {bytes} bytes into {}", into.len()),
+            ));
+        }
+        message.copy_to(into);
+        Ok(bytes)
+    }
+
+    /// The record at the position, bounded by what is published.
+    #[inline]
+    fn record(&self) -> Result<Record> {
+        let head = self.line.writer.record_head(self.position);
+        Record::unpack(head, self.head - self.position)
+            .ok_or_else(|| self.broken("wrote a record that is none"))
+    }
+
+    /// Where the large message lies of which the record at the position speaks, and its length. The writer's word of it is
+    /// under way at the latest.
+    #[cold]
+    fn find_home(&mut self, operation: &'static str, timeout: Option<Duration>) -> Result<(Arc<Home>, u64)> {
+        let (number, bytes) = self.line.writer.address(self.position);
+        let line = Arc::clone(&self.line);
+        let is_known = || line.has_heard_all() || line.home(number).is_some();
+        // Even a reader that polls waits for what is under way.
+        let timeout = timeout.map(|timeout| timeout.max(HEARING_TAKES));
+        self.wait(operation, timeout, UntilGone::No, is_known)?;
+        match line.home(number) {
+            Some(home) if bytes <= home.bytes() => Ok((home, bytes)),
+            _ => Err(self.broken("speaks of a large message that is nowhere")),
+        }
+    }
+
+    /// Wait for the next message; says how long that took.
+    #[inline]
+    fn wait_for_message(&mut self, operation: &'static str, timeout: Option<Duration>) -> Result<Duration> {
+        let (line, position) = (Arc::clone(&self.line), self.position);
+        let head = &line.writer.page().head.position;
+        // The common case first, without a thought for how to wait.
+        let mut waited = Duration::ZERO;
+        if head.look() == position {
+            waited = self.wait(operation, timeout, UntilGone::Yes, || head.look() != position)?;
+        }
+        let head = head.look();
+        match ring::unread(position, head, line.writer.ring_bytes()) {
+            Some(_) => {
+                self.head = head;
+                Ok(waited)
+            }
+            None => Err(self.broken("wrote a position that cannot be")),
+        }
+    }
+
+    /// Wait at the bell until `is_there`, the end of the writer (if nothing more can come from it then) or of the wait; says how
+    /// long that took.
+    fn wait(
+        &mut self,
+        operation: &'static str,
+        timeout: Option<Duration>,
+        until_gone: UntilGone,
+        is_there: impl Fn() -> bool,
+    ) -> Result<Duration> {
+        let line = Arc::clone(&self.line);
+        let begun = line.ends.begin();
+        let look = || {
+            // The end first: what was published before it is seen by the look that follows.
+            let fate = line.fate();
+            if is_there() {
+                return Some(Ok(()));
+            }
+            if let Err(end) = line.ends.check(begun, operation) {
+                return Some(Err(end));
+            }
+            (fate != Fate::Present && until_gone == UntilGone::Yes).then(|| Err(self.end(fate)))
+        };
+        let mut cadence = self.cadence;
+        let mut waiting = Waiting::new(&mut cadence, self.crowded, timeout);
+        let found = wait_at(&line.own.page().doorbell.bell, look, &mut waiting);
+        let waited = waiting.waited();
+        drop(waiting);
+        self.cadence = cadence;
+        let Some(found) = found else {
+            let messages = line.writer.page().head.messages.load(Ordering::Relaxed);
+            let waited_for =
+                WaitedFor::Writer { rank: self.handle.writer_rank(), pid: self.writer_pid, messages };
+            return Err(Error::Timeout { operation, waited, waited_for });
+        };
+        found.map(|()| waited)
+    }
+
+    fn end(&self, fate: Fate) -> Error {
+        let (role, rank, pid) = (Role::Writer, self.handle.writer_rank(), self.writer_pid);
+        match fate {
+            Fate::Died => Error::PeerDied { role, rank, pid },
+            Fate::Left | Fate::Present => Error::PeerLeft { role, rank, pid },
+        }
+    }
+
+    fn broken(&self, problem: &'static str) -> Error {
+        let (role, rank, pid) = (Role::Writer, self.handle.writer_rank(), self.writer_pid);
+        Error::PeerBroken { role, rank, pid, problem }
+    }
+
+    /// Give the room of the message at the position back.
+    #[inline]
+    pub(super) fn pass(&mut self, record: Record) {
+        crate::fault::reach("read");
+        self.position += record.len();
+        self.messages += 1;
+        let tail = &self.line.own.page().tail;
+        // Relaxed, both: for people.
+        tail.messages.store(self.messages, Ordering::Relaxed);
+        tail.moved_at.store(clock::coarse_nanoseconds(), Ordering::Relaxed);
+        tail.position.publish(self.position);
+        crate::fault::reach("passed");
+        tail.space.ring(&Ringer);
+    }
+
+    pub(super) fn position(&self) -> u64 {
+        self.position
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        if self.listener.lives_elsewhere() {
+            return;
+        }
+        self.line.own.page().set_left();
+        self.line.is_to_end.store(true, Ordering::Release);
+        self.line.waker.wake();
+        // The thread has the connection: it closes with it.
+        self.listener.join();
+    }
+}

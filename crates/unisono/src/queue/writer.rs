@@ -1,0 +1,435 @@
+//! The writer of a queue: it reserves room in the ring, fills it in place, and publishes.
+//!
+//! The one invariant that matters: **a record is written only where every reader has passed**, those who have not come yet
+//! included, and becomes visible as a whole.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use unisono_os::fork_guard::ForkMark;
+use unisono_protocol::ring::{Kind, Record, wait_at};
+
+use super::builder::Builder;
+use super::error::{Error, ReaderStatus, Result, WaitedFor};
+use super::hall::{Guest, Hall, Occupant, Ringer, Seat, View, WhenGone, Why};
+use super::handle::Handle;
+use super::memory::ADDRESS_BYTES;
+use super::pool::{Housing, Pool};
+use super::slot::Slot;
+use super::wait::{Begun, Cadence, Waiting};
+use crate::background::Background;
+use crate::marker::Marker;
+
+/// The side of a queue that writes. Dropped, it says goodbye; readers still get everything that was sent.
+///
+/// ```
+/// use unisono::queue::{Reader, Writer};
+///
+/// let mut writer = Writer::builder().readers(1).create()?;
+/// let mut reader = Reader::open(writer.handle(), 0)?; // in another process
+/// writer.send(b"hello")?;
+/// assert_eq!(reader.recv()?.to_vec(), b"hello");
+/// # Ok::<_, unisono::queue::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Writer {
+    pub(super) hall: Arc<Hall>,
+    pub(super) handle: Handle,
+    pub(super) limits: Limits,
+    view: View,
+    /// How far this writer has come, and with how many messages.
+    head: u64,
+    messages: u64,
+    /// No reader was behind this when last looked.
+    slowest: u64,
+    /// Where the messages end that somebody may not have read, if their number is bounded.
+    unread: VecDeque<u64>,
+    pub(super) pool: Pool,
+    cadence: Cadence,
+    host: Background,
+    _marker: Arc<Marker>,
+    born: ForkMark,
+}
+
+/// What a writer was built with.
+#[derive(Clone, Debug)]
+pub(super) struct Limits {
+    pub(super) timeout: Option<Duration>,
+    pub(super) warn_interval: Duration,
+    pub(super) max_chunks: Option<usize>,
+    pub(super) max_chunk_bytes: u64,
+    pub(super) crowded: bool,
+}
+
+/// Ends waits of a [`Writer`] from another thread.
+#[derive(Clone, Debug)]
+pub struct WriterControl {
+    hall: Arc<Hall>,
+}
+
+impl WriterControl {
+    /// End the wait that is under way, if there is one, with [`Error::Cancelled`].
+    pub fn cancel(&self) {
+        self.hall.ends.cancel();
+        self.hall.wake_writer();
+    }
+
+    /// Let every call of this side end with [`Error::ShutDown`], now and from now on. Readers are not told before the
+    /// writer is dropped.
+    pub fn shut_down(&self) {
+        self.hall.ends.shut_down();
+        self.hall.wake_writer();
+    }
+}
+
+impl Writer {
+    /// Begin to describe a queue.
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+
+    pub(super) fn assemble(
+        hall: Arc<Hall>,
+        handle: Handle,
+        limits: Limits,
+        host: Background,
+        marker: Arc<Marker>,
+    ) -> Writer {
+        Writer {
+            view: hall.view(),
+            hall,
+            handle,
+            limits,
+            head: 0,
+            messages: 0,
+            slowest: 0,
+            unread: VecDeque::new(),
+            pool: Pool::default(),
+            cadence: Cadence::default(),
+            host,
+            _marker: marker,
+            born: ForkMark::now(),
+        }
+    }
+
+    /// What readers open the queue with.
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// A control with which other threads end this writer's waits.
+    pub fn control(&self) -> WriterControl {
+        WriterControl { hall: Arc::clone(&self.hall) }
+    }
+
+    /// How many messages have been sent.
+    pub fn messages(&self) -> u64 {
+        self.messages
+    }
+
+    /// What is known of every reader.
+    pub fn readers(&self) -> Vec<ReaderStatus> {
+        self.hall.statuses(|_| true)
+    }
+
+    /// Wait until every rank has been claimed and its reader is ready, for at most `timeout`.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`] names those that are missing; [`Error::PeerDied`] or [`Error::PeerLeft`] a reader that came and went,
+    /// unless the queue awaits its return.
+    pub fn wait_until_ready(&mut self, timeout: impl Into<Option<Duration>>) -> Result<()> {
+        const OPERATION: &str = "wait_until_ready";
+        self.check_fork(OPERATION)?;
+        let (timeout, start, begun) = (timeout.into(), Instant::now(), self.hall.ends.begin());
+        let mut warned = 0;
+        loop {
+            let mut seats = self.hall.seats();
+            if self.hall.is_complete(&seats) {
+                return Ok(());
+            }
+            self.hall.ends.check(begun, OPERATION)?;
+            let gone = seats.iter().find_map(|seat| match &seat.occupant {
+                Occupant::Gone { pid, why, resume: None } if self.hall.policy != WhenGone::GoOn => {
+                    Some(super::hall::gone(seat.rank, *pid, *why))
+                }
+                _ => None,
+            });
+            if let Some(gone) = gone {
+                return Err(gone);
+            }
+            let waited = start.elapsed();
+            if timeout.is_some_and(|timeout| waited >= timeout) {
+                drop(seats);
+                let missing = |seat: &Seat| !matches!(&seat.occupant, Occupant::Present(guest) if guest.is_ready.load(Ordering::Acquire));
+                let waited_for = WaitedFor::Readers(self.hall.statuses(missing));
+                return Err(Error::Timeout { operation: OPERATION, waited, waited_for });
+            }
+            let next_warning = self.limits.warn_interval * (warned + 1);
+            if waited >= next_warning {
+                drop(seats);
+                warned += 1;
+                self.warn(OPERATION, waited);
+                continue;
+            }
+            let limit = timeout.map_or(next_warning, |timeout| timeout.min(next_warning)) - waited;
+            self.hall.wait_for_change(&mut seats, Some(limit));
+        }
+    }
+
+    /// Send a copy of `message` to every reader; waits, within the queue's time-out, while a reader is too far behind.
+    ///
+    /// # Errors
+    /// As [`Writer::reserve`].
+    pub fn send(&mut self, message: &[u8]) -> Result<()> {
+        self.send_within(message, self.limits.timeout)
+    }
+
+    /// As [`Writer::send`], with a time-out of its own; `None` waits without end.
+    ///
+    /// # Errors
+    /// As [`Writer::reserve`].
+    #[inline]
+    pub fn send_within(&mut self, message: &[u8], timeout: impl Into<Option<Duration>>) -> Result<()> {
+        let mut slot = self.reserve_within(message.len(), timeout)?;
+        slot.fill(message);
+        slot.commit();
+        Ok(())
+    }
+
+    /// Room for a message of `bytes` bytes, to be filled in place and then [committed](Slot::commit).
+    ///
+    /// # Errors
+    /// [`Error::Timeout`] with every reader that is too far behind, [`Error::PeerDied`] and [`Error::PeerLeft`] for one that is
+    /// gone (unless the queue goes on without it), [`Error::ShutDown`], [`Error::Cancelled`]. Nothing was sent.
+    pub fn reserve(&mut self, bytes: usize) -> Result<Slot<'_>> {
+        self.reserve_within(bytes, self.limits.timeout)
+    }
+
+    /// As [`Writer::reserve`], with a time-out of its own; `None` waits without end.
+    ///
+    /// # Errors
+    /// As [`Writer::reserve`].
+    #[inline]
+    pub fn reserve_within(&mut self, bytes: usize, timeout: impl Into<Option<Duration>>) -> Result<Slot<'_>> {
+        const OPERATION: &str = "send";
+        self.check_fork(OPERATION)?;
+        self.look_at_seats()?;
+        if !self.pool.is_unused() {
+            self.take_back();
+        }
+        let bytes = bytes as u64;
+        if bytes > self.limits.max_chunk_bytes {
+            return self.reserve_elsewhere(bytes, timeout.into());
+        }
+        self.wait_for_room(Record::room_for(bytes), timeout.into())?;
+        crate::fault::reach("reserved");
+        Ok(Slot::new(self, Record::at(self.head, Kind::Inline, bytes)))
+    }
+
+    /// Room in memory of its own, of which the record says where it is.
+    #[cold]
+    fn reserve_elsewhere(&mut self, bytes: u64, timeout: Option<Duration>) -> Result<Slot<'_>> {
+        let start = Instant::now();
+        self.wait_for_room(Record::room_for(ADDRESS_BYTES), timeout)?;
+        if let Some(target) = self.pool.target(bytes) {
+            let timeout = timeout.map(|timeout| timeout.saturating_sub(start.elapsed()));
+            self.wait_for_readers(target, timeout)?;
+        }
+        self.take_back();
+        let housing = self.pool.house(bytes, &self.hall)?;
+        let record = Record::at(self.head, Kind::Elsewhere, ADDRESS_BYTES);
+        crate::fault::reach("reserved");
+        Ok(Slot::elsewhere(self, record, housing, bytes))
+    }
+
+    /// Take the homes of large messages back that all have read.
+    fn take_back(&mut self) {
+        self.find_behind(0); // Which looks where everybody stands.
+        self.pool.take_back(self.slowest, &self.hall);
+    }
+
+    /// Write into the record at the head where the message lies.
+    pub(super) fn write_address(&self, number: u64, bytes: u64) {
+        self.hall.memory.set_address(self.head, number, bytes);
+    }
+
+    /// The record that was published last speaks of this home.
+    pub(super) fn occupy(&mut self, housing: Arc<Housing>) {
+        self.pool.occupy(self.head, housing);
+    }
+
+    /// Publish the record at the head, which is written.
+    #[inline]
+    pub(super) fn publish(&mut self, record: Record) {
+        let memory = &self.hall.memory;
+        memory.set_record_head(self.head, record.pack());
+        self.head += record.len();
+        self.messages += 1;
+        if self.limits.max_chunks.is_some() {
+            self.unread.push_back(self.head);
+        }
+        crate::fault::reach("written");
+        let head = &memory.page().head;
+        // Relaxed: for people; the position's release orders it for those who read it after that.
+        head.messages.store(self.messages, Ordering::Relaxed);
+        head.position.publish(self.head);
+        crate::fault::reach("published");
+        // After the fence of the publishing: whoever came in between is in the new view, and its bell is rung.
+        if self.hall.generation() != self.view.generation {
+            self.view = self.hall.view();
+        }
+        for guest in &self.view.present {
+            guest.memory.page().doorbell.bell.ring(&Ringer);
+        }
+    }
+
+    pub(super) fn head(&self) -> u64 {
+        self.head
+    }
+
+    #[inline]
+    fn check_fork(&self, operation: &'static str) -> Result<()> {
+        if self.born.crossed_fork() { Err(Error::Forked { operation }) } else { Ok(()) }
+    }
+
+    /// Take note of who came and went, and of the end.
+    #[inline]
+    fn look_at_seats(&mut self) -> Result<()> {
+        if self.hall.ends.is_shut_down() {
+            return Err(Error::ShutDown { operation: "send" });
+        }
+        if self.hall.generation() != self.view.generation {
+            self.view = self.hall.view();
+        }
+        match &self.view.trouble {
+            None => Ok(()),
+            Some(trouble) => Err(trouble.clone()),
+        }
+    }
+
+    /// Up to where all must have read before `room` more bytes may be written.
+    #[inline]
+    fn target(&mut self, room: u64) -> u64 {
+        let space = (self.head + room).saturating_sub(self.hall.memory.ring_bytes());
+        let Some(most) = self.limits.max_chunks else { return space };
+        while self.unread.front().is_some_and(|end| *end <= self.slowest) {
+            self.unread.pop_front();
+        }
+        match self.unread.len().checked_sub(most) {
+            Some(too_many) => space.max(self.unread.get(too_many).copied().unwrap_or(0)),
+            None => space,
+        }
+    }
+
+    /// Wait until a record of `room` bytes may be written.
+    #[inline]
+    fn wait_for_room(&mut self, room: u64, timeout: Option<Duration>) -> Result<()> {
+        let target = self.target(room);
+        if self.slowest >= target {
+            return Ok(());
+        }
+        self.wait_for_readers(target, timeout)
+    }
+
+    #[cold]
+    fn wait_for_readers(&mut self, target: u64, timeout: Option<Duration>) -> Result<()> {
+        const OPERATION: &str = "send";
+        let (begun, start) = (self.hall.ends.begin(), Instant::now());
+        let mut warned = 0;
+        loop {
+            self.look_at_seats()?;
+            let Some(behind) = self.find_behind(target) else { return Ok(()) };
+            let waited = start.elapsed();
+            let next_warning = self.limits.warn_interval * (warned + 1);
+            let limit =
+                timeout.map_or(next_warning, |timeout| timeout.min(next_warning)).saturating_sub(waited);
+            if self.wait_for(behind.as_deref(), target, limit, begun) {
+                self.hall.ends.check(begun, OPERATION)?;
+                continue;
+            }
+            let waited = start.elapsed();
+            if timeout.is_some_and(|timeout| waited >= timeout) {
+                let waited_for = WaitedFor::Readers(self.those_behind(target));
+                return Err(Error::Timeout { operation: OPERATION, waited, waited_for });
+            }
+            if waited >= next_warning {
+                warned += 1;
+                self.warn(OPERATION, waited);
+            }
+        }
+    }
+
+    /// Look where everybody stands. Somebody who is behind `target`, if anybody is: a guest, or `Some(None)` for one who is
+    /// not there and for whom messages are kept.
+    fn find_behind(&mut self, target: u64) -> Option<Option<Arc<Guest>>> {
+        let mut slowest = self.view.kept.unwrap_or(self.head);
+        let mut behind = (slowest < target).then_some(None);
+        let mut broken = None;
+        for guest in &self.view.present {
+            match self.hall.position_of(guest, self.head) {
+                Some(position) if position < slowest => {
+                    slowest = position;
+                    behind = (position < target).then(|| Some(Arc::clone(guest)));
+                }
+                Some(_) => {}
+                None => broken = Some(Arc::clone(guest)),
+            }
+        }
+        if let Some(guest) = broken {
+            // The next look at the seats says so, or goes on without it.
+            self.hall.has_gone(&guest, Why::Broken);
+            return Some(Some(guest));
+        }
+        self.slowest = slowest;
+        behind
+    }
+
+    /// Sleep until the guest has passed `target`, the seats change, or the wait is ended; `false` if `limit` passed first.
+    fn wait_for(&mut self, guest: Option<&Guest>, target: u64, limit: Duration, begun: Begun) -> bool {
+        let (hall, seen) = (&*self.hall, self.view.generation);
+        let is_over = || hall.generation() != seen || hall.ends.check(begun, "send").is_err();
+        let mut waiting = Waiting::new(&mut self.cadence, self.limits.crowded, Some(limit));
+        let found = match guest {
+            Some(guest) => {
+                let tail = &guest.memory.page().tail;
+                let look = || (tail.position.look() >= target || is_over()).then_some(());
+                wait_at(&tail.space, look, &mut waiting)
+            }
+            None => wait_at(&hall.lobby, || is_over().then_some(()), &mut waiting),
+        };
+        found.is_some()
+    }
+
+    fn those_behind(&self, target: u64) -> Vec<ReaderStatus> {
+        let is_behind = |seat: &Seat| match &seat.occupant {
+            Occupant::Present(guest) => guest.memory.page().tail.position.look() < target,
+            Occupant::Awaited => true,
+            Occupant::Gone { resume, .. } => resume.is_some(),
+        };
+        self.hall.statuses(is_behind)
+    }
+
+    /// Somebody has been waited for for long: say for whom, and what they do.
+    fn warn(&self, operation: &'static str, waited: Duration) {
+        let readers = WaitedFor::Readers(self.readers());
+        tracing::warn!(queue = self.handle.name(), "{operation} has waited for {waited:.0?}: {readers}");
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if self.host.lives_elsewhere() {
+            return;
+        }
+        self.hall.memory.page().set_closed();
+        self.hall.host_is_to_end.store(true, Ordering::Release);
+        self.hall.host.wake();
+        self.host.join();
+        // The sockets close with the guests, which tells the readers.
+        self.hall.seats().clear();
+        self.view = View::default();
+        self.hall.announce();
+    }
+}

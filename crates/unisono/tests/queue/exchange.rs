@@ -1,0 +1,133 @@
+//! Every reader gets every message, whole and in order, whatever their sizes and the readers' speeds.
+
+use std::time::{Duration, Instant};
+
+use unisono::queue::{Message, Writer};
+
+use crate::common::{self, Dice, PATIENCE, number, processes};
+use crate::faults::note;
+use crate::harness;
+
+/// The length of message `index`: log-uniform up to `longest`.
+fn length_of(index: u64, longest: u64) -> usize {
+    let mut dice = Dice::new(index + 1);
+    dice.roll();
+    let bits = 64 - u64::leading_zeros(longest) as u64;
+    let below = 1u64 << dice.below(bits);
+    (below / 2 + dice.below(below.div_ceil(2))).min(longest) as usize
+}
+
+/// What byte `at` of message `index` is.
+fn word_of(index: u64, at: u64) -> u64 {
+    (index + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(at.wrapping_mul(0xd134_2543_de82_ef95))
+}
+
+fn fill(bytes: &mut [u8], index: u64) {
+    for (at, chunk) in bytes.chunks_mut(8).enumerate() {
+        chunk.copy_from_slice(&word_of(index, at as u64).to_le_bytes()[..chunk.len()]);
+    }
+}
+
+fn assert_is(message: &Message<'_>, index: u64, buffer: &mut [u8]) {
+    let bytes = message.copy_to(buffer);
+    assert_eq!(bytes, message.len(), "message {index}");
+    let chunks = buffer[..bytes].chunks(8).enumerate();
+    let wrong =
+        chunks.filter(|(at, chunk)| word_of(index, *at as u64).to_le_bytes()[..chunk.len()] != **chunk);
+    assert_eq!(wrong.count(), 0, "words of message {index}, of {bytes} bytes");
+}
+
+/// Process: write or read messages of random sizes, readers at random speeds.
+pub(crate) fn exchange_random_messages() {
+    let (count, longest) = (number("COUNT") as u64, number("LONGEST") as u64);
+    let me = common::own_number();
+    let mut dice = Dice::new(me as u64 + 99);
+    let mut buffer = vec![0; longest as usize];
+    let dawdle = |dice: &mut Dice| match dice.below(20_000) {
+        0 => std::thread::sleep(Duration::from_micros(dice.below(3000))),
+        1..=20 => std::thread::yield_now(),
+        _ => {}
+    };
+    if me == 0 {
+        let mut writer = Writer::builder().readers(common::readers()).create().expect("a queue");
+        common::publish(&writer);
+        if dice.below(2) == 0 {
+            writer.wait_until_ready(PATIENCE).expect("all come");
+        }
+        for index in 0..count {
+            let bytes = length_of(index, longest);
+            if dice.below(2) == 0 {
+                fill(&mut buffer[..bytes], index);
+                writer.send(&buffer[..bytes]).expect("all live");
+            } else {
+                fill(&mut buffer[..bytes], index);
+                let mut slot = writer.reserve(bytes).expect("all live");
+                let half = bytes / 2;
+                assert!(slot.write_at(half, &buffer[half..bytes]) && slot.write_at(0, &buffer[..half]));
+                assert!(!slot.write_at(half + 1, &buffer[half..bytes]) || bytes == 0 || half == bytes);
+                slot.commit();
+            }
+            dawdle(&mut dice);
+        }
+        return;
+    }
+    let mut reader = common::open(me - 1);
+    for index in 0..count {
+        let message = reader.recv().unwrap_or_else(|error| panic!("message {index}: {error}"));
+        assert_eq!(message.len(), length_of(index, longest), "message {index}");
+        assert_is(&message, index, &mut buffer);
+        drop(message);
+        dawdle(&mut dice);
+    }
+    let end = reader.recv().expect_err("nothing comes after the last");
+    assert!(matches!(end, unisono::queue::Error::PeerLeft { .. }), "{end}");
+}
+
+fn exchange(readers: usize, count: u64, longest: u64) {
+    let start = Instant::now();
+    let count = if harness::quick() { count / 50 + 1 } else { count };
+    let (builder, _directory) = processes("exchange_random_messages", readers);
+    let processes = builder.env("COUNT", &count.to_string()).env("LONGEST", &longest.to_string()).start();
+    processes.all_succeed(PATIENCE * 4);
+    note(&format!("{count} messages up to {longest} bytes to {readers} readers in {:.1?}", start.elapsed()));
+}
+
+pub(crate) fn every_reader_gets_every_message_in_order() {
+    exchange(4, 1_000_000, 64 << 10);
+}
+
+pub(crate) fn messages_larger_than_the_ring_allows_arrive_in_order_with_the_others() {
+    exchange(4, 2_000, 4 << 20);
+}
+
+pub(crate) fn very_large_messages_arrive() {
+    exchange(2, 50, 64 << 20);
+}
+
+/// Process: messages of every length around the places where something changes, through the smallest ring.
+pub(crate) fn exchange_every_length() {
+    let lengths = (0..700).chain(1000..1040).chain(4080..4110).chain([0, 1, 8191, 8192, 16384, 100_000, 0]);
+    let lengths: Vec<usize> = lengths.collect();
+    let mut buffer = vec![0; 1 << 20];
+    if common::own_number() == 0 {
+        let mut writer =
+            Writer::builder().ring_bytes(1).readers(common::readers()).create().expect("a queue");
+        common::publish(&writer);
+        for (index, bytes) in lengths.iter().enumerate() {
+            fill(&mut buffer[..*bytes], index as u64);
+            writer.send(&buffer[..*bytes]).expect("all live");
+        }
+        return;
+    }
+    let mut reader = common::open(common::own_number() - 1);
+    for (index, bytes) in lengths.iter().enumerate() {
+        let message = reader.recv().expect("the writer lives");
+        assert_eq!(message.len(), *bytes);
+        assert_is(&message, index as u64, &mut buffer);
+    }
+}
+
+pub(crate) fn messages_of_every_length_pass_the_smallest_ring() {
+    let (builder, _directory) = processes("exchange_every_length", 2);
+    builder.start().all_succeed(PATIENCE);
+}
