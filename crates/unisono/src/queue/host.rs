@@ -120,10 +120,17 @@ impl Host {
     }
 
     fn is_ready(&self, guest: &Guest) {
-        guest.is_ready.store(true, Ordering::Release);
-        let is_complete = self.hall.is_complete(&self.hall.seats());
+        let is_complete = {
+            let seats = self.hall.seats();
+            guest.is_ready.store(true, Ordering::Release);
+            // With the lock: the writer, which may die next, does not see all of them before the readers can.
+            let is_complete = self.hall.is_complete(&seats);
+            if is_complete {
+                self.hall.memory.page().set_ready();
+            }
+            is_complete
+        };
         if is_complete {
-            self.hall.memory.page().set_ready();
             self.hall.ring_readers();
         }
         self.hall.wake_writer();
