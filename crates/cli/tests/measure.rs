@@ -56,6 +56,20 @@ fn every_operation_gives_right_results() {
 }
 
 #[test]
+fn registered_memory_gives_right_results() {
+    for operation in ["all-reduce", "reduce", "reduce-scatter", "all-gather", "broadcast"] {
+        let sizes = ["--min-bytes", "64", "--max-bytes", "256KiB", "--factor", "4096", "--seconds", "0.01"];
+        let details = ["-n", "3", "--root", "1", "--check", "--registered"];
+        let (code, out, err) = run(&[&["bench", operation][..], &sizes, &details].concat());
+        assert_eq!(code, Some(0), "{operation}: {err}");
+        for line in lines(&out) {
+            assert_eq!(line["wrong"], 0, "{operation}: {out}");
+            assert_eq!(line["impl"], "unisono registered, with traffic");
+        }
+    }
+}
+
+#[test]
 fn without_a_check_nothing_is_said_of_wrong_results() {
     let sizes = ["--min-bytes", "64", "--max-bytes", "64", "--seconds", "0.01"];
     let (code, out, err) = run(&[&["bench", "all-reduce"][..], &sizes].concat());

@@ -91,6 +91,13 @@ struct Collective {
     /// Measure all-reduce and reduce with an output of their own.
     #[arg(long)]
     out_of_place: bool,
+    /// Write all of the input before and read all of the output after each call, as a program does, and time that, too.
+    #[arg(long)]
+    traffic: bool,
+    /// Work on registered memory, in place (all-reduce, reduce, reduce-scatter, all-gather, broadcast). Implies --traffic: without
+    /// it each rank would keep its part of all buffers in its own cache, and nothing would cross between the cores.
+    #[arg(long, conflicts_with = "out_of_place")]
+    registered: bool,
     /// Compare every element of the results with what must come out.
     #[arg(long)]
     check: bool,
@@ -157,6 +164,8 @@ fn subjects(arguments: &Collective) -> Vec<Subject> {
         root: arguments.root,
         bytes,
         out_of_place: arguments.out_of_place,
+        registered: arguments.registered,
+        traffic: arguments.traffic || arguments.registered,
     };
     if arguments.operation == Operation::Barrier {
         return vec![subject(0)];
@@ -176,6 +185,10 @@ fn check_arguments(arguments: &Collective, subjects: &[Subject]) -> anyhow::Resu
         reduce_op.name()
     );
     ensure!(*operation != Operation::SendRecv || *ranks >= 2, "send-recv needs two ranks at least: -n 2");
+    ensure!(
+        !arguments.registered || works_on_registered_memory(*operation),
+        "--registered: {operation} does not work on registered memory"
+    );
     let Some(largest) = subjects.last() else {
         bail!(
             "no size to measure: --min-bytes {} is more than --max-bytes {}",
@@ -246,7 +259,7 @@ fn count_wrong(pool: &mut Pool, subject: &Subject) -> anyhow::Result<u64> {
 fn line(subject: &Subject, ranks: usize, settled: &Settled, wrong: Option<u64>) -> Line {
     let shape = subject.shape(ranks);
     let subject = report::Subject {
-        implementation: "unisono".to_string(),
+        implementation: implementation(subject).to_string(),
         operation: subject.operation,
         dtype: subject.dtype.name().to_string(),
         redop: subject.operation.reduces().then(|| subject.reduce_op.name().to_string()),
@@ -257,15 +270,31 @@ fn line(subject: &Subject, ranks: usize, settled: &Settled, wrong: Option<u64>) 
     Line::new(subject, settled, wrong)
 }
 
+fn implementation(subject: &Subject) -> &'static str {
+    match (subject.registered, subject.traffic) {
+        (true, _) => "unisono registered, with traffic",
+        (false, true) => "unisono, with traffic",
+        (false, false) => "unisono",
+    }
+}
+
+fn works_on_registered_memory(operation: Operation) -> bool {
+    use Operation::{AllGather, AllReduce, Broadcast, Reduce, ReduceScatter};
+    matches!(operation, AllReduce | Reduce | ReduceScatter | AllGather | Broadcast)
+}
+
 fn heading(arguments: &Collective) -> String {
     let Collective { operation, ranks, .. } = arguments;
     let place = match operation {
+        _ if arguments.registered => ", in registered memory",
         Operation::AllReduce | Operation::Reduce if arguments.out_of_place => ", out of place",
         Operation::AllReduce | Operation::Reduce => ", in place",
         _ => "",
     };
     let ranks = output::counted(*ranks, "rank");
-    format!("# {operation}, {ranks}{place}; slowest rank, back to back\n{}", Line::headings())
+    let around =
+        if arguments.traffic || arguments.registered { ", all written before and read after" } else { "" };
+    format!("# {operation}, {ranks}{place}{around}; slowest rank, back to back\n{}", Line::headings())
 }
 
 /// A bar on standard error, if that is a terminal.
@@ -313,6 +342,7 @@ mod tests {
             (&["broadcast", "--root", "2"], "ranks are 0 to 1"),
             (&["all-reduce", "-n", "65"], "1 to 64"),
             (&["send-recv", "-n", "1"], "two ranks"),
+            (&["gather", "--registered"], "does not work on registered"),
             (&["all-reduce", "--min-bytes", "2KiB", "--max-bytes", "1KiB"], "no size"),
             (&["all-reduce", "--max-bytes", "1TiB", "--factor", "1024"], "smaller --max-bytes"),
         ] {

@@ -230,6 +230,8 @@ fn trial() -> Trial {
         root: 0,
         bytes: 64 * 1024,
         out_of_place: false,
+        registered: false,
+        traffic: false,
     };
     let outcome =
         Pool::start(2).and_then(|mut pool| pool.ask_all(&Request::Check { subject, repetitions: 3 }));

@@ -135,7 +135,16 @@ mod tests {
     use super::*;
 
     fn subject(operation: Operation, dtype: DType, reduce_op: ReduceOp) -> Subject {
-        Subject { operation, dtype, reduce_op, root: 1, bytes: 4096, out_of_place: true }
+        Subject {
+            operation,
+            dtype,
+            reduce_op,
+            root: 1,
+            bytes: 4096,
+            out_of_place: true,
+            registered: false,
+            traffic: false,
+        }
     }
 
     /// What the library would do for an all-gather, by plain copies.

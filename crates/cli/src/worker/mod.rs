@@ -11,6 +11,7 @@ mod operate;
 pub(crate) mod pool;
 pub(crate) mod protocol;
 mod rank;
+mod traffic;
 
 use std::io::{BufRead, Write};
 use std::process::ExitCode;

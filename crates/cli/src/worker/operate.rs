@@ -6,8 +6,9 @@
 #![allow(unsafe_code)]
 
 use std::hint::black_box;
+use std::ops::Range;
 
-use unisono::{Communicator, DType, Error};
+use unisono::{Communicator, DType, Error, RegisteredMemory};
 use unisono_measure::{Operation, Shape};
 
 use super::protocol::Subject;
@@ -17,54 +18,103 @@ use super::protocol::Subject;
 #[repr(align(4096))]
 struct Page([u8; 4096]);
 
-/// The input and the output of a rank; one and the same where the operation works in place.
+/// Where a buffer lies.
+enum Memory {
+    Own(Vec<Page>),
+    Registered(RegisteredMemory),
+}
+
+impl Memory {
+    fn start(&self) -> *const u8 {
+        match self {
+            Memory::Own(pages) => pages.as_ptr().cast(),
+            Memory::Registered(memory) => memory.as_mut_ptr().cast_const(),
+        }
+    }
+
+    fn start_mut(&mut self) -> *mut u8 {
+        match self {
+            Memory::Own(pages) => pages.as_mut_ptr().cast(),
+            Memory::Registered(memory) => memory.as_mut_ptr(),
+        }
+    }
+}
+
+/// The input and the output of a rank; in one memory where the operation works in place.
 pub(crate) struct Buffers {
-    input: Vec<Page>,
-    output: Option<Vec<Page>>,
-    input_bytes: usize,
-    output_bytes: usize,
+    memory: Memory,
+    /// The output's, where it is another.
+    output_memory: Option<Memory>,
+    /// Where they lie in their memory, in bytes.
+    input: Range<usize>,
+    output: Range<usize>,
 }
 
 impl Buffers {
     /// Buffers for a shape, all zero, with their memory present.
     pub(crate) fn new(shape: &Shape, dtype: DType, in_place: bool) -> Buffers {
-        let input_bytes = shape.input * dtype.size_bytes();
-        let output_bytes = shape.output * dtype.size_bytes();
-        let input_bytes = if in_place { input_bytes.max(output_bytes) } else { input_bytes };
-        let output = (!in_place).then(|| zeroed(output_bytes));
-        Buffers { input: zeroed(input_bytes), output, input_bytes, output_bytes }
+        let input = shape.input * dtype.size_bytes();
+        let output = shape.output * dtype.size_bytes();
+        let memory = Memory::Own(zeroed(if in_place { input.max(output) } else { input }));
+        let output_memory = (!in_place).then(|| Memory::Own(zeroed(output)));
+        let input = if in_place { input.max(output) } else { input };
+        Buffers { memory, output_memory, input: 0..input, output: 0..output }
+    }
+
+    /// Buffers in registered memory: the smaller of the two is this rank's block of the larger.
+    ///
+    /// # Errors
+    /// If the ranks cannot allocate it.
+    pub(crate) fn registered(
+        communicator: &Communicator,
+        shape: &Shape,
+        dtype: DType,
+    ) -> Result<Buffers, Error> {
+        let memory = communicator.raw().alloc(shape.input.max(shape.output), dtype)?;
+        let place = |elements: usize, other: usize| {
+            let bytes = elements * dtype.size_bytes();
+            let start = if elements < other { communicator.rank() * bytes } else { 0 };
+            start..start + bytes
+        };
+        Ok(Buffers {
+            memory: Memory::Registered(memory),
+            output_memory: None,
+            input: place(shape.input, shape.output),
+            output: place(shape.output, shape.input),
+        })
     }
 
     /// The bytes of the input.
     pub(crate) fn input(&mut self) -> &mut [u8] {
-        let start = self.input.as_mut_ptr().cast();
-        // SAFETY: `zeroed` has reserved at least that many bytes, all initialised, and `self` is borrowed mutably
-        // for as long as the slice lives.
-        unsafe { std::slice::from_raw_parts_mut(start, self.input_bytes) }
+        // SAFETY: the range lies inside the memory, whose bytes are all initialised, and `self` is borrowed mutably
+        // for as long as the slice lives. Other ranks use registered memory only inside of an operation, all of
+        // which begin and end in `operate`.
+        unsafe {
+            std::slice::from_raw_parts_mut(self.memory.start_mut().add(self.input.start), self.input.len())
+        }
     }
 
-    /// The bytes of the output, which are the input's where the operation works in place.
+    /// The bytes of the output, which may be some of the input's where the operation works in place.
     pub(crate) fn output(&self) -> &[u8] {
-        let pages = self.output.as_ref().unwrap_or(&self.input);
-        // SAFETY: `zeroed` has reserved at least that many bytes (in place the larger of both), all initialised,
-        // and `self` is borrowed for as long as the slice lives.
-        unsafe { std::slice::from_raw_parts(pages.as_ptr().cast(), self.output_bytes) }
+        let memory = self.output_memory.as_ref().unwrap_or(&self.memory);
+        // SAFETY: as in `input`, with `self` borrowed for as long as the slice lives.
+        unsafe { std::slice::from_raw_parts(memory.start().add(self.output.start), self.output.len()) }
     }
 
     /// The bytes of the output, to pretend a result.
     #[cfg(test)]
     pub(crate) fn output_mut(&mut self) -> &mut [u8] {
-        let bytes = self.output_bytes;
-        let start = self.output.as_mut().unwrap_or(&mut self.input).as_mut_ptr().cast();
-        // SAFETY: as in `output`, with `self` borrowed mutably.
-        unsafe { std::slice::from_raw_parts_mut(start, bytes) }
+        let Range { start, end } = self.output;
+        let memory = self.output_memory.as_mut().unwrap_or(&mut self.memory);
+        // SAFETY: as in `input`.
+        unsafe { std::slice::from_raw_parts_mut(memory.start_mut().add(start), end - start) }
     }
 
     fn pointers(&mut self) -> (*const u8, *mut u8) {
-        match &mut self.output {
-            Some(output) => (self.input.as_ptr().cast(), output.as_mut_ptr().cast()),
+        match &mut self.output_memory {
+            Some(output) => (self.memory.start(), output.start_mut()),
             None => {
-                let both: *mut u8 = self.input.as_mut_ptr().cast();
+                let both = self.memory.start_mut();
                 (both.cast_const(), both)
             }
         }
@@ -90,6 +140,9 @@ pub(crate) fn operate(
     let ranks = communicator.world_size();
     let count = subject.shape(ranks).count;
     let raw = communicator.raw();
+    if let Memory::Registered(memory) = &buffers.memory {
+        return operate_registered(communicator, subject, memory);
+    }
     let (input, output) = buffers.pointers();
     // SAFETY: for every operation, `Operation::shape` gives how many elements its buffers hold on a rank for this
     // count, and `Buffers::new` has made them that long; nobody else uses them until the call returns.
@@ -120,6 +173,29 @@ pub(crate) fn operate(
     }
 }
 
+/// Call the operation once on registered memory.
+fn operate_registered(
+    communicator: &Communicator,
+    subject: &Subject,
+    memory: &RegisteredMemory,
+) -> Result<(), Error> {
+    let Subject { dtype, reduce_op, root, .. } = *subject;
+    let count = subject.shape(communicator.world_size()).count;
+    let raw = communicator.raw();
+    // SAFETY: this thread alone uses this rank's memory, and is here until the call returns.
+    unsafe {
+        match subject.operation {
+            Operation::AllReduce => raw.all_reduce_registered(memory, 0, count, dtype, reduce_op),
+            Operation::Reduce => raw.reduce_registered(memory, 0, count, dtype, reduce_op, root),
+            Operation::ReduceScatter => raw.reduce_scatter_registered(memory, 0, count, dtype, reduce_op),
+            Operation::AllGather => raw.all_gather_registered(memory, 0, count, dtype),
+            Operation::Broadcast => raw.broadcast_registered(memory, 0, count, dtype, root),
+            // `unisono bench` has refused the others; without data there is nothing to register.
+            _ => communicator.barrier(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -131,6 +207,24 @@ mod tests {
         assert_eq!((buffers.input().len(), buffers.output().len()), (16, 64));
         buffers.input().fill(7);
         assert!(buffers.output().iter().all(|byte| *byte == 0));
+    }
+
+    #[test]
+    fn registered_blocks_lie_in_the_larger_buffer() {
+        let ranks = Communicator::in_process(2).unwrap();
+        std::thread::scope(|scope| {
+            for comm in ranks {
+                scope.spawn(move || {
+                    let shape = Operation::AllGather.shape(64, 2, 4);
+                    let mut buffers = Buffers::registered(&comm, &shape, DType::F32).unwrap();
+                    buffers.input().fill(7);
+                    let own = 32 * comm.rank()..32 * (comm.rank() + 1);
+                    for (index, byte) in buffers.output().iter().enumerate() {
+                        assert_eq!(*byte == 7, own.contains(&index));
+                    }
+                });
+            }
+        });
     }
 
     #[test]

@@ -84,6 +84,10 @@ pub(crate) struct Subject {
     pub(crate) bytes: usize,
     /// Where an operation may work in place, do not.
     pub(crate) out_of_place: bool,
+    /// Work on registered memory, in place.
+    pub(crate) registered: bool,
+    /// Write all of the input before and read all of the output after each call, and time that, too.
+    pub(crate) traffic: bool,
 }
 
 impl Subject {
@@ -94,11 +98,12 @@ impl Subject {
 
     /// Whether input and output are the same memory.
     pub(crate) fn is_in_place(&self) -> bool {
-        match self.operation {
-            Operation::AllReduce | Operation::Reduce => !self.out_of_place,
-            Operation::Broadcast | Operation::Barrier => true,
-            _ => false,
-        }
+        self.registered
+            || match self.operation {
+                Operation::AllReduce | Operation::Reduce => !self.out_of_place,
+                Operation::Broadcast | Operation::Barrier => true,
+                _ => false,
+            }
     }
 }
 
@@ -157,6 +162,8 @@ mod tests {
             root: 1,
             bytes: 4096,
             out_of_place: false,
+            registered: true,
+            traffic: true,
         };
         let request = Request::Time { subject, warm_up: 3, operations: 9 };
         let line = serde_json::to_string(&request).unwrap();

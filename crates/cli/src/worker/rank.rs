@@ -14,6 +14,7 @@ use unisono_os::{clock, cpu};
 use super::check;
 use super::operate::{Buffers, operate};
 use super::protocol::{Learned, Place, Subject};
+use super::traffic;
 
 /// No operation of a measurement takes longer unless something is wrong.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -50,20 +51,28 @@ impl Rank {
         warm_up: usize,
         operations: usize,
     ) -> anyhow::Result<Summary> {
-        let mut buffers = self.buffers(subject);
-        for _ in 0..warm_up {
+        let mut buffers = self.buffers(subject)?;
+        let mut call = |number: usize| {
+            if subject.traffic {
+                traffic::produce(buffers.input(), number);
+            }
             operate(&self.communicator, subject, &mut buffers)?;
-        }
+            if subject.traffic {
+                black_box(traffic::consume(buffers.output()));
+            }
+            Ok::<_, Error>(())
+        };
+        (0..warm_up).try_for_each(&mut call)?;
         // All ranks start the clock together, or the first operation measures who came late.
         self.communicator.barrier()?;
-        let samples = time_each(operations, |_| operate(&self.communicator, subject, &mut buffers))?;
+        let samples = time_each(operations, call)?;
         black_box(&buffers);
         samples.summary().context("no operation was to be timed")
     }
 
     /// Count wrong elements over some repetitions with changing data.
     pub(super) fn check(&mut self, subject: &Subject, repetitions: usize) -> anyhow::Result<u64> {
-        let mut buffers = self.buffers(subject);
+        let mut buffers = self.buffers(subject)?;
         let mut wrong = 0;
         for repetition in 0..repetitions {
             let case = check::Case {
@@ -92,7 +101,11 @@ impl Rank {
         Ok(Learned { at_ns, dead_rank, error: error.to_string() })
     }
 
-    fn buffers(&self, subject: &Subject) -> Buffers {
-        Buffers::new(&subject.shape(self.communicator.world_size()), subject.dtype, subject.is_in_place())
+    fn buffers(&self, subject: &Subject) -> Result<Buffers, Error> {
+        let shape = subject.shape(self.communicator.world_size());
+        if subject.registered {
+            return Buffers::registered(&self.communicator, &shape, subject.dtype);
+        }
+        Ok(Buffers::new(&shape, subject.dtype, subject.is_in_place()))
     }
 }
