@@ -27,7 +27,8 @@ pub struct Parameters {
     pub broadcast_bytes: usize,
     /// The window of each ordered pair for send and recv: a send of up to this size returns at once.
     pub window_bytes: usize,
-    /// From this many bytes on, operations on registered memory work in place on all ranks' memory (push).
+    /// From this many bytes on, all-reduce and reduce on registered memory work in place on all ranks' memory (push);
+    /// reduce-scatter, all-gather and broadcast from 32 times as many.
     pub push_bytes: usize,
 }
 

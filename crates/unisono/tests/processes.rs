@@ -205,7 +205,7 @@ fn an_argument_error_changes_nothing() {
 
 fn registered_memory_gives_the_bits_of_a_plain_loop() {
     for &world in worlds(&[1, 2, 3, 5]) {
-        for push in ["0", "640", "64KiB"] {
+        for push in ["0", "128", "64KiB"] {
             ranks("register_memory", world).env("UNISONO_PUSH_BYTES", push).start().all_succeed(PATIENCE);
         }
     }

@@ -25,7 +25,7 @@ impl Share {
 
     /// This share's part of `bytes` bytes: offset and length.
     #[inline]
-    fn part(self, bytes: usize) -> (usize, usize) {
+    pub(crate) fn part(self, bytes: usize) -> (usize, usize) {
         if self.of == 1 {
             return (0, bytes);
         }

@@ -303,6 +303,6 @@ fn small_sizes(parameters: &mut Parameters) -> [(&'static str, &mut usize, usize
         ("UNISONO_SWAP_BYTES", &mut parameters.swap_bytes, 512),
         ("UNISONO_BROADCAST_BYTES", &mut parameters.broadcast_bytes, 320),
         ("UNISONO_WINDOW_BYTES", &mut parameters.window_bytes, 512),
-        ("UNISONO_PUSH_BYTES", &mut parameters.push_bytes, 640),
+        ("UNISONO_PUSH_BYTES", &mut parameters.push_bytes, 128),
     ]
 }

@@ -18,7 +18,7 @@ mod surroundings;
 mod sweeping;
 
 const SCENARIOS: &[harness::Named] = named! {
-    meeting::{meet, meet_and_split, meet_and_stay, meet_by_exchange, squat}
+    meeting::{meet, meet_and_register, meet_and_split, meet_and_stay, meet_by_exchange, squat}
 };
 
 const PROMISES: &[harness::Named] = named! {
@@ -51,6 +51,7 @@ const PROMISES: &[harness::Named] = named! {
         ranks_in_different_network_namespaces_meet_without_being_told_where,
         a_full_shared_memory_file_system_does_not_matter,
         a_memory_limit_that_is_too_small_is_refused_with_both_numbers,
+        an_allocation_beyond_the_memory_limit_is_refused_on_all_ranks_and_harms_nobody,
         subgroups_of_different_sizes_are_compared_with_the_limit_by_their_sum,
     }
     settings::{

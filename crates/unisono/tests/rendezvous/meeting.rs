@@ -53,6 +53,16 @@ pub(crate) fn meet_and_split() {
     }
 }
 
+/// Rank: meet, allocate more than there is, then less.
+pub(crate) fn meet_and_register() {
+    let comm = Communicator::from_env().expect("the ranks meet");
+    tell(&comm.alloc::<u8>(number("TOO_MANY") as usize).expect_err("there is less"));
+    let mut buffer = comm.alloc::<f32>(1 << 20).expect("this much there is");
+    buffer.fill(1.0).expect("it is there");
+    comm.all_reduce_registered(&mut buffer, ReduceOp::Sum).expect("all take part");
+    assert_eq!(buffer.get((1 << 20) - 1).expect("it is there"), comm.world_size() as f32);
+}
+
 /// Rank: meet through an exchange that hands round what the test says, as the user that the test says.
 pub(crate) fn meet_by_exchange() {
     if let Ok(user) = std::env::var("AS_USER") {

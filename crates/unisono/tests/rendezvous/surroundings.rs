@@ -65,6 +65,26 @@ pub(crate) fn a_memory_limit_that_is_too_small_is_refused_with_both_numbers() {
     assert!(ranks.all_succeed(PATIENCE).iter().all(|outcome| !outcome.reports("met").is_empty()));
 }
 
+pub(crate) fn an_allocation_beyond_the_memory_limit_is_refused_on_all_ranks_and_harms_nobody() {
+    let group = MemoryGroup::new(96 * MIB);
+    let script = group.enter_and_run();
+    // Each of three ranks has room for as much, but not all of them.
+    let ranks = Ranks::of("meet_and_register", 3)
+        .all_wrapped(&["sh", "-c", &script])
+        .env("TOO_MANY", &(40 * MIB).to_string())
+        .env("UNISONO_TIMEOUT", "20")
+        .start();
+    let outcomes = ranks.wait_all(PATIENCE);
+    for (outcome, kind) in outcomes.iter().zip(["OutOfMemory", "Rendezvous", "Rendezvous"]) {
+        let ended = ended(outcome);
+        assert_eq!(ended.kind, kind, "rank {}: {}", outcome.rank, ended.text);
+        assert!((120 * MIB..121 * MIB).contains(&number_after("needs ", &ended.text)), "{}", ended.text);
+        assert!((1..96 * MIB).contains(&number_after("but only ", &ended.text)), "{}", ended.text);
+        assert!(ended.text.contains(&group.path()), "{}", ended.text);
+        outcome.assert_success();
+    }
+}
+
 pub(crate) fn subgroups_of_different_sizes_are_compared_with_the_limit_by_their_sum() {
     let group = MemoryGroup::new(4096 * MIB);
     let script = group.enter_and_run();
