@@ -12,7 +12,7 @@ use scenarios::push::Waits;
 use scenarios::stop::{self, Waiters};
 use scenarios::swap::Writers;
 use scenarios::team::{self, Joining};
-use scenarios::{barrier, broadcast, migrate, push, records, ring, swap, window, words};
+use scenarios::{barrier, broadcast, calls, migrate, push, records, ring, swap, window, words};
 
 /// Steps of a scenario that goes on.
 const STEPS: u64 = 3_000;
@@ -30,6 +30,14 @@ fn a_step_that_is_seen_brings_its_data() {
 #[test]
 fn a_fingerprint_stays_until_all_have_passed_its_step() {
     words::fingerprint_slots_are_reused_after_all_have_passed(STEPS, Space::Kept);
+}
+
+#[test]
+fn of_two_writers_that_differ_each_notices_or_is_told() {
+    for differ_from in [1, 2, 5, 10, 20] {
+        (0..RUNS).for_each(|_| calls::writers_look_back(20, differ_from));
+    }
+    calls::writers_look_back(STEPS, STEPS + 1);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use crate::explore::explore;
 use crate::scenarios::machine::Space;
-use crate::scenarios::{records, words};
+use crate::scenarios::{calls, records, words};
 
 #[test]
 fn a_step_that_is_seen_brings_its_data_and_its_fingerprint() {
@@ -12,6 +12,17 @@ fn a_step_that_is_seen_brings_its_data_and_its_fingerprint() {
 #[test]
 fn a_fingerprint_stays_until_all_have_passed_its_step() {
     explore(3, || words::fingerprint_slots_are_reused_after_all_have_passed(5, Space::Kept));
+}
+
+#[test]
+fn of_two_writers_that_differ_each_notices_or_is_told() {
+    explore(3, || calls::writers_look_back(2, 1));
+    explore(3, || calls::writers_look_back(3, 2));
+}
+
+#[test]
+fn writers_that_do_not_differ_never_believe_so() {
+    explore(2, || calls::writers_look_back(4, 5));
 }
 
 #[test]

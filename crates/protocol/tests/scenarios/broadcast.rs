@@ -40,6 +40,7 @@ fn take_part(rank: usize, audience: &Audience, wait: impl Wait) -> Result<(), En
         rank.open_step()?;
         let buffer = (piece % 2) as usize;
         if rank.rank == 0 {
+            rank.look_back(rank.peers())?;
             let last = std::mem::replace(&mut written[buffer], rank.step());
             rank.wait_until_passed(rank.peers(), last)?;
             audience.buffers[buffer].write(piece + 1);

@@ -54,6 +54,15 @@ impl<'l, W: Wait> Rank<'l, W> {
         ended(self.steps.open(self.peers(), |peer| &lines[peer], &mut self.wait))
     }
 
+    /// See that those of `peers` who have come mean the same call by the last step.
+    pub(crate) fn look_back(&mut self, peers: u64) -> Result<(), Ended> {
+        if self.space == Space::Ignored {
+            return Ok(()); // A look would order what is not to be ordered.
+        }
+        let lines = self.lines;
+        ended(self.steps.look_back(peers, |peer| &lines[peer]))
+    }
+
     /// Publish the open step.
     pub(crate) fn publish(&mut self) {
         self.steps.publish(&self.lines[self.rank], fingerprint_of(self.step()), &self.wait);

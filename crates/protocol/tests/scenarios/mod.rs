@@ -10,6 +10,7 @@
 
 pub(crate) mod barrier;
 pub(crate) mod broadcast;
+pub(crate) mod calls;
 pub(crate) mod machine;
 pub(crate) mod migrate;
 pub(crate) mod platform;

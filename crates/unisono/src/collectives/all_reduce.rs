@@ -101,6 +101,9 @@ impl Run<'_> {
         wanted: Wanted,
     ) -> BoxedResult<()> {
         let swap = self.open_swap()?;
+        if let (Wanted::ByRoot(root), None) = (wanted, output) {
+            self.look_back(1 << root)?;
+        }
         for peer in self.others() {
             if wanted == Wanted::ByAll || wanted == Wanted::ByRoot(peer) {
                 crate::memory::copy(self.outbox(swap, peer)?, input);

@@ -74,6 +74,7 @@ impl Run<'_> {
         self.steps.broadcast_uses += 1;
         let peers = self.members.peers();
         if self.members.rank == root {
+            self.look_back(peers)?;
             let step = self.step();
             let written = std::mem::replace(&mut self.steps.broadcast_written[buffer], step);
             self.wait_until_passed(peers, written)?;

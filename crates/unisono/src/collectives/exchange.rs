@@ -39,14 +39,13 @@ impl Run<'_> {
         element: usize,
     ) -> BoxedResult<()> {
         let limit = self.swap_piece(element);
-        let sources = self
-            .others()
-            .filter(|peer| blocks.incoming(*peer) > 0)
-            .fold(0, |sources, peer| sources | 1 << peer);
+        let sources = self.those(|peer| blocks.incoming(peer) > 0);
+        let only_readers = self.those(|peer| blocks.outgoing(peer).len() > 0) & !sources;
         let mut offset: usize = 0;
         for pieces in 1.. {
             self.check_deadline(pieces)?;
             let swap = self.open_swap()?;
+            self.look_back(only_readers)?;
             for peer in self.others() {
                 let part = blocks.outgoing(peer).part(offset, limit);
                 if part.len() > 0 {
@@ -68,6 +67,11 @@ impl Run<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The other ranks of which this holds, one bit each.
+    fn those(&self, holds: impl Fn(usize) -> bool) -> u64 {
+        self.others().filter(|peer| holds(*peer)).fold(0, |those, peer| those | 1 << peer)
     }
 
     /// Exchange two numbers per pair: `mine(peer)` goes to each peer; returns what came from each (the own ones for this

@@ -69,6 +69,15 @@ impl<'g> Run<'g> {
         opened.map_err(|halt| self.halt(halt))
     }
 
+    /// Before a step in which this rank writes for `peers` and does not wait for them: see that they made the same calls,
+    /// as far as they have come.
+    #[inline]
+    pub(crate) fn look_back(&mut self, peers: u64) -> BoxedResult<()> {
+        let members = self.members;
+        let looked = self.steps.taken.look_back(peers, |peer| members.memory(peer).arrival());
+        looked.map_err(|halt| self.halt(halt))
+    }
+
     /// Publish the open step: what was written is now visible to who waits for it.
     #[inline]
     pub(crate) fn publish(&mut self) {

@@ -19,7 +19,7 @@ const SCENARIOS: &[harness::Named] = named! {
         all_reduce_until_error, wait_with_several_patiences, wait_for_an_abort, fork_and_go_on,
         wait_behind_another_thread, wait_beside_strangers,
     }
-    mismatches::{call_differently, receive_differently}
+    mismatches::{call_differently, write_differently, receive_differently}
 };
 
 const PROMISES: &[harness::Named] = named! {
@@ -55,6 +55,7 @@ const PROMISES: &[harness::Named] = named! {
     }
     mismatches::{
         ranks_that_call_differently_are_all_told_both_calls,
+        ranks_that_only_write_are_told_at_the_next_call,
         a_recv_that_does_not_fit_the_send_is_a_mismatch_on_both,
     }
 };

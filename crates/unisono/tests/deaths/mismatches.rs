@@ -3,7 +3,7 @@
 use unisono::{Communicator, Error, ReduceOp, Result};
 
 use crate::faults::{PATIENCE, PROMPT, connect, ended, tell, told};
-use crate::harness::Ranks;
+use crate::harness::{self, Ranks};
 
 type Made = fn(&Communicator) -> Result<()>;
 
@@ -194,6 +194,48 @@ pub(crate) fn ranks_that_call_differently_are_all_told_both_calls() {
             assert!(ended.text.contains(theirs), "{name}: {theirs} is not in: {}", ended.text);
             outcome.assert_success();
             assert!(outcome.elapsed < PATIENCE.min(PROMPT * 5), "{name}: {:?}", outcome.elapsed);
+        }
+    }
+}
+
+/// Rank: write, as both do; and when both have, write again.
+pub(crate) fn write_differently() {
+    let comm = connect();
+    let (rank, other) = (comm.rank(), 1 - comm.rank());
+    let write = || match told("WAY").as_str() {
+        "broadcast" => comm.broadcast(&mut [1u8; 10], rank),
+        "long broadcast" => comm.broadcast(&mut [1u8; 100_000], rank),
+        "gather" => gather(&comm, other),
+        "reduce" => comm.reduce(&mut [1.0f32; 10], ReduceOp::Sum, other),
+        "scatter" => scatter(&comm, rank),
+        "broadcast and scatter" if rank == 0 => comm.broadcast(&mut [1u8; 10], 0),
+        "broadcast and scatter" => scatter(&comm, 1),
+        way => panic!("unknown way {way}"),
+    };
+    sum(&comm, &mut [1.0f32; 4]).expect("so far all is well");
+    if told("WAY") != "long broadcast" {
+        write().expect("nobody is waited for");
+        harness::report("has", "written");
+        harness::wait_for_go();
+    }
+    tell(&write().expect_err("at the next call everybody is told"));
+}
+
+pub(crate) fn ranks_that_only_write_are_told_at_the_next_call() {
+    for way in ["broadcast", "gather", "reduce", "scatter", "broadcast and scatter", "long broadcast"] {
+        let mut ranks = Ranks::of("write_differently", 2)
+            .env("WAY", way)
+            .env("UNISONO_BROADCAST_BYTES", "4KiB")
+            .env("UNISONO_TIMEOUT", "20")
+            .start();
+        if way != "long broadcast" {
+            (0..2).for_each(|rank| drop(ranks.wait_for_report(rank, "has", PATIENCE)));
+            (0..2).for_each(|rank| ranks.go(rank));
+        }
+        for outcome in ranks.wait_all(PATIENCE) {
+            let ended = ended(&outcome);
+            assert_eq!(ended.kind, "Mismatch", "{way}, rank {}: {}", outcome.rank, ended.text);
+            outcome.assert_success();
         }
     }
 }
