@@ -15,7 +15,7 @@ use unisono_measure::{Operation, size};
 use unisono_os::{cpu, process};
 
 use crate::group::{Group, Place};
-use crate::recipe::Recipes;
+use crate::recipe::{Recipe, Recipes};
 use crate::report;
 use crate::schedule::{Cell, CellResults, Probe, one_round};
 use crate::targets::Targets;
@@ -92,7 +92,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 
 fn compare(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let targets = Targets::read()?;
-    let mut recipes = Recipes::read(&arguments.recipes)?;
+    let recipes = Recipes::read(&arguments.recipes)?;
     println!("{}", report::introduction(&recipes));
     let sockets = tempfile::tempdir().context("making a folder for sockets")?;
     let mut all: Vec<CellResults> = Vec::new();
@@ -104,7 +104,7 @@ fn compare(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             logs: arguments.logs.clone(),
         };
         let cells = cells(arguments, *ranks, place.cpus.len());
-        let results = measure(arguments, &mut recipes, &place, &cells, &targets)?;
+        let results = measure(arguments, &recipes, &place, &cells, &targets)?;
         print_tables(&results, &targets);
         all.extend(results);
     }
@@ -164,13 +164,13 @@ fn cells(arguments: &Arguments, ranks: usize, cores: usize) -> Vec<Cell> {
 
 fn measure(
     arguments: &Arguments,
-    recipes: &mut Recipes,
+    recipes: &Recipes,
     place: &Place,
     cells: &[Cell],
     targets: &Targets,
 ) -> anyhow::Result<Vec<CellResults>> {
-    let mut groups = start(recipes, place);
-    ensure!(groups.iter().any(|group| group.name == OURS), "unisono's own ranks could not be started");
+    let mut groups = start(recipes, place, cells);
+    ensure!(groups.iter().any(|group| group.name() == OURS), "unisono's own ranks could not be started");
     let cores = &place.cpus;
     let probe = Probe(cores.first().copied().zip(cores.get(1).copied()));
     let mut results: Vec<CellResults> = cells.iter().map(|cell| CellResults::new(*cell, &groups)).collect();
@@ -194,16 +194,17 @@ fn measure(
     for group in &groups {
         let share = group.idle().share();
         if share > IDLE_SHARE {
-            println!("{} used {:.0} % of a core while it was not its turn", group.name, 100.0 * share);
+            println!("{} used {:.0} % of a core while it was not its turn", group.name(), 100.0 * share);
         }
     }
     Ok(results)
 }
 
-/// Start all groups that are meant for this place. One that does not start is told and left out.
-fn start(recipes: &Recipes, place: &Place) -> Vec<Group> {
+/// Start all groups that take part in any of the cells. One that does not start is told and left out.
+fn start(recipes: &Recipes, place: &Place, cells: &[Cell]) -> Vec<Group> {
     let mut groups = Vec::new();
-    for recipe in recipes.available.iter().filter(|recipe| recipe.when.holds(place.ranks, place.cpus.len())) {
+    let takes_part = |recipe: &&Recipe| cells.iter().any(|cell| recipe.is_for(cell));
+    for recipe in recipes.available.iter().filter(takes_part) {
         match Group::start(recipe, place) {
             Ok(group) => groups.push(group),
             Err(problem) => {

@@ -55,7 +55,7 @@ struct Rank {
 
 /// The ranks of one implementation.
 pub(crate) struct Group {
-    pub(crate) name: String,
+    pub(crate) recipe: Recipe,
     ranks: Vec<Rank>,
     processes: Vec<Child>,
     log: PathBuf,
@@ -90,7 +90,7 @@ impl Group {
         let listener =
             UnixListener::bind(&socket).with_context(|| format!("listening at {}", socket.display()))?;
         let mut group = Group {
-            name: recipe.name.clone(),
+            recipe: recipe.clone(),
             ranks: Vec::new(),
             processes: start_processes(recipe, place, &socket, &log)?,
             log,
@@ -106,6 +106,11 @@ impl Group {
         came.with_context(|| group.last_words())?;
         group.idle_begins();
         Ok(group)
+    }
+
+    /// The name in tables.
+    pub(crate) fn name(&self) -> &str {
+        &self.recipe.name
     }
 
     fn meet(&mut self, listener: &UnixListener, ranks: usize) -> anyhow::Result<()> {
@@ -177,7 +182,7 @@ impl Group {
         let text = std::fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
         let last = lines[lines.len().saturating_sub(3)..].join(" / ");
-        format!("{} failed (its output is in {}; it ends: {last})", self.name, self.log.display())
+        format!("{} failed (its output is in {}; it ends: {last})", self.name(), self.log.display())
     }
 }
 

@@ -44,13 +44,13 @@ enum Role {
     Compare(Box<driver::Arguments>),
     /// Be a rank of unisono's group.
     #[command(hide = true)]
-    Caller,
+    Caller(caller::Arguments),
 }
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().role {
         Role::Compare(arguments) => driver::run(&arguments),
-        Role::Caller => caller::run().map(|()| ExitCode::SUCCESS),
+        Role::Caller(arguments) => caller::run(&arguments).map(|()| ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|problem| {
         eprintln!("error: {problem:#}");

@@ -10,6 +10,9 @@ use std::path::Path;
 use anyhow::Context;
 use serde::Deserialize;
 
+use crate::schedule::Cell;
+use crate::wire::Loop;
+
 /// All that can be measured, and what cannot.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Recipes {
@@ -31,6 +34,16 @@ pub(crate) struct Recipe {
     pub(crate) environment: BTreeMap<String, String>,
     /// For more ranks than cores, and only for them; or else for no more ranks than cores; or for both.
     pub(crate) when: When,
+    /// The loop in which alone it is measured, if it has a meaning in one only.
+    #[serde(default)]
+    pub(crate) only_loop: Option<Loop>,
+}
+
+impl Recipe {
+    /// Whether it takes part in a cell.
+    pub(crate) fn is_for(&self, cell: &Cell) -> bool {
+        self.when.holds(cell.ranks, cell.cores) && self.only_loop.is_none_or(|only| only == cell.around)
+    }
 }
 
 /// Where a setting is meant for.

@@ -140,6 +140,8 @@ fn cell_as_json(results: &CellResults, targets: &Targets) -> Json {
 pub(crate) fn introduction(recipes: &Recipes) -> String {
     let mut lines: Vec<String> =
         recipes.available.iter().map(|recipe| format!("  {}: {}", recipe.name, recipe.version)).collect();
+    // Settings for different places go by one name.
+    lines.dedup();
     lines.extend(
         recipes
             .unavailable

@@ -96,7 +96,8 @@ pub(crate) struct CellResults {
 impl CellResults {
     /// Nothing yet.
     pub(crate) fn new(cell: Cell, groups: &[Group]) -> CellResults {
-        CellResults { cell, outcomes: groups.iter().map(|group| Outcome::new(&group.name)).collect() }
+        let taking_part = groups.iter().filter(|group| group.recipe.is_for(&cell));
+        CellResults { cell, outcomes: taking_part.map(|group| Outcome::new(group.name())).collect() }
     }
 
     /// Whether further rounds would tell anything.
@@ -128,7 +129,7 @@ pub(crate) fn one_round(results: &mut CellResults, groups: &mut Vec<Group>, prob
     let mut failed = Vec::new();
     let mut before = probe.round_trip();
     for group in groups.iter_mut() {
-        let Some(outcome) = results.outcomes.iter_mut().find(|outcome| outcome.name == group.name) else {
+        let Some(outcome) = results.outcomes.iter_mut().find(|outcome| outcome.name == group.name()) else {
             continue;
         };
         if outcome.lacks.is_some() {
@@ -144,11 +145,11 @@ pub(crate) fn one_round(results: &mut CellResults, groups: &mut Vec<Group>, prob
             Ok(None) => {}
             Err(problem) => {
                 outcome.lacks = Some(format!("{problem:#}"));
-                failed.push(group.name.clone());
+                failed.push(group.name().to_string());
             }
         }
     }
-    groups.retain(|group| !failed.contains(&group.name));
+    groups.retain(|group| !failed.iter().any(|name| name == group.name()));
 }
 
 /// The samples of all ranks; none if the library lacks what it takes.

@@ -15,12 +15,13 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use unisono::DType;
 use unisono_measure::{Operation, Samples};
 
 /// What happens around each operation that is timed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Loop {
     /// Nothing: the next operation follows the last.
     Alone,
@@ -69,12 +70,6 @@ impl Work {
 impl fmt::Display for Work {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {} {}", self.operation.name(), self.dtype, self.count)
-    }
-}
-
-impl Serialize for Loop {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.name())
     }
 }
 

@@ -97,6 +97,17 @@ impl Workspace {
         Ok(path)
     }
 
+    /// The folder `name` in the cache, filled by `make` if it is not there yet. It has its name only once it is complete.
+    pub(crate) fn made_once(&self, name: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
+        let folder = self.cache.join(name);
+        if !folder.exists() {
+            let incomplete = self.empty_folder(name)?;
+            make(&incomplete)?;
+            fs::rename(&incomplete, &folder).with_context(|| format!("naming {}", folder.display()))?;
+        }
+        Ok(folder)
+    }
+
     /// The caller's library path without the folders of this build and of its toolchain: with those in front, a
     /// compiler copied elsewhere would load the libraries of the original and take over its sysroot.
     fn library_path(&self) -> Option<OsString> {

@@ -6,7 +6,7 @@
 
 use std::hint::black_box;
 
-use unisono::{Communicator, ReduceOp};
+use unisono::{Communicator, ReduceOp, RegisteredMemory};
 use unisono_measure::Operation;
 
 use crate::wire::Work;
@@ -14,44 +14,60 @@ use crate::wire::Work;
 /// A page: buffers begin on one, as large tensors do.
 #[derive(Clone, Copy)]
 #[repr(align(4096))]
-struct Page([u8; 4096]);
+pub(super) struct Page([u8; 4096]);
 
 /// The input and the output of a rank; one and the same for an all-reduce.
-pub(super) struct Buffers {
-    input: Vec<Page>,
-    input_bytes: usize,
-    output: Option<Vec<Page>>,
-    output_bytes: usize,
+pub(super) enum Buffers {
+    /// Memory of this rank's own.
+    Private { input: Vec<Page>, output: Option<Vec<Page>>, input_bytes: usize, output_bytes: usize },
+    /// Memory that all ranks see, worked on in place.
+    Registered(RegisteredMemory),
 }
 
 impl Buffers {
     /// Buffers for a call among so many ranks: zero, with their memory present.
-    pub(super) fn new(work: &Work, ranks: usize) -> Buffers {
-        let bytes = work.bytes();
-        match work.operation {
-            Operation::AllGather => Buffers {
-                input: zeroed(bytes),
-                input_bytes: bytes,
-                output: Some(zeroed(bytes * ranks)),
-                output_bytes: bytes * ranks,
-            },
-            _ => Buffers { input: zeroed(bytes), input_bytes: bytes, output: None, output_bytes: bytes },
-        }
+    pub(super) fn private(work: &Work, ranks: usize) -> Buffers {
+        let input_bytes = work.bytes();
+        let (output, output_bytes) = match work.operation {
+            Operation::AllGather => (Some(zeroed(input_bytes * ranks)), input_bytes * ranks),
+            _ => (None, input_bytes),
+        };
+        Buffers::Private { input: zeroed(input_bytes), output, input_bytes, output_bytes }
+    }
+
+    /// A registered buffer for a call; all ranks ask for it at once.
+    ///
+    /// # Errors
+    /// Those of the library.
+    pub(super) fn registered(work: &Work, communicator: &Communicator) -> anyhow::Result<Buffers> {
+        let mut buffers = Buffers::Registered(communicator.raw().alloc(work.count, work.dtype)?);
+        black_box(buffers.input()).fill(0);
+        Ok(buffers)
     }
 
     /// The bytes of the input.
     pub(super) fn input(&mut self) -> &mut [u8] {
-        // SAFETY: `zeroed` has made at least that many bytes, all initialised, and `self` is borrowed mutably for as
-        // long as the slice lives.
-        unsafe { std::slice::from_raw_parts_mut(self.input.as_mut_ptr().cast(), self.input_bytes) }
+        let (start, bytes) = match self {
+            Buffers::Private { input, input_bytes, .. } => (input.as_mut_ptr().cast(), *input_bytes),
+            Buffers::Registered(memory) => (memory.as_mut_ptr(), memory.size_bytes()),
+        };
+        // SAFETY: `zeroed` has made at least that many bytes, and registered memory is as long as it says; all are
+        // initialised. `self` is borrowed mutably for as long as the slice lives, and so is no argument of a call:
+        // other ranks write registered memory only between this rank's arrival at a call and its return.
+        unsafe { std::slice::from_raw_parts_mut(start, bytes) }
     }
 
     /// The bytes of the output.
     pub(super) fn output(&self) -> &[u8] {
-        let pages = self.output.as_ref().unwrap_or(&self.input);
-        // SAFETY: `zeroed` has made at least that many bytes, all initialised (in place input and output are equally
-        // long), and `self` is borrowed for as long as the slice lives.
-        unsafe { std::slice::from_raw_parts(pages.as_ptr().cast(), self.output_bytes) }
+        let (start, bytes) = match self {
+            Buffers::Private { input, output, output_bytes, .. } => {
+                (output.as_ref().unwrap_or(input).as_ptr().cast(), *output_bytes)
+            }
+            Buffers::Registered(memory) => (memory.as_mut_ptr().cast_const(), memory.size_bytes()),
+        };
+        // SAFETY: as in `input` (in place input and output are equally long), with `self` borrowed for as long as the
+        // slice lives.
+        unsafe { std::slice::from_raw_parts(start, bytes) }
     }
 
     /// Call the operation once.
@@ -60,17 +76,21 @@ impl Buffers {
     /// Those of the library.
     pub(super) fn operate(&mut self, communicator: &Communicator, work: &Work) -> anyhow::Result<()> {
         let raw = communicator.raw();
-        let input: *mut u8 = self.input.as_mut_ptr().cast();
-        // SAFETY: `new` has made buffers for this call, and nobody else uses them until it returns.
+        let Work { operation, dtype, count } = *work;
+        // SAFETY: the buffers were made for this call, and nobody else in this process uses them until it returns.
         unsafe {
-            match (work.operation, &mut self.output) {
-                (Operation::AllReduce, None) => {
-                    raw.all_reduce(input, input, work.count, work.dtype, ReduceOp::Sum)?
+            match (operation, self) {
+                (Operation::AllReduce, Buffers::Private { input, output: None, .. }) => {
+                    let start: *mut u8 = input.as_mut_ptr().cast();
+                    raw.all_reduce(start, start, count, dtype, ReduceOp::Sum)?
                 }
-                (Operation::AllGather, Some(output)) => {
-                    raw.all_gather(input, output.as_mut_ptr().cast(), work.count, work.dtype)?
+                (Operation::AllGather, Buffers::Private { input, output: Some(output), .. }) => {
+                    raw.all_gather(input.as_ptr().cast(), output.as_mut_ptr().cast(), count, dtype)?
                 }
-                (operation, _) => anyhow::bail!("{operation} is not compared"),
+                (Operation::AllReduce, Buffers::Registered(memory)) => {
+                    raw.all_reduce_registered(memory, 0, count, dtype, ReduceOp::Sum)?
+                }
+                (operation, _) => anyhow::bail!("{operation} is not compared on such buffers"),
             }
         }
         Ok(())

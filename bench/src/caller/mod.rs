@@ -22,32 +22,47 @@ use buffers::Buffers;
 /// No operation of a measurement takes longer unless something is wrong.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Which memory the rank works on.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Memory that all ranks see (all-reduce only).
+    #[arg(long)]
+    registered: bool,
+}
+
+/// A rank, connected to the others.
+struct Rank {
+    communicator: Communicator,
+    registered: bool,
+}
+
 /// Be a rank until told to end.
 ///
 /// # Errors
 /// When the ranks do not meet, an operation fails, or the driver has gone.
-pub(crate) fn run() -> anyhow::Result<()> {
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     // As the driver has; without privileges nothing changes.
     let _ = process::raise_priority();
     let communicator = Communicator::from_env()?.with_timeout(Some(TIMEOUT));
-    let rank = communicator.rank();
+    let number = communicator.rank();
     let cpus: Vec<usize> =
         setting("BENCH_CPUS")?.split(',').map(str::parse).collect::<Result<_, _>>().context("BENCH_CPUS")?;
     ensure!(!cpus.is_empty(), "BENCH_CPUS names no core");
-    cpu::pin_current_thread(&[cpus[rank % cpus.len()]])?;
+    cpu::pin_current_thread(&[cpus[number % cpus.len()]])?;
     let stream = UnixStream::connect(setting("BENCH_SOCKET")?).context("the driver's socket")?;
     let mut answers = stream.try_clone().context("the driver's socket")?;
-    writeln!(answers, "rank {rank} {} {}", process::pid(), process::session())?;
+    writeln!(answers, "rank {number} {} {}", process::pid(), process::session())?;
     let mut requests = BufReader::new(stream);
+    let rank = Rank { communicator, registered: arguments.registered };
     loop {
         match read_line(&mut requests)?.parse()? {
             Request::Quit => return Ok(()),
             Request::Check { work, repetitions, seed } => {
-                let wrong = check(&communicator, &work, repetitions, seed)?;
+                let wrong = rank.check(&work, repetitions, seed)?;
                 writeln!(answers, "wrong {wrong}")?;
             }
             Request::Time { work, around, warm_up, operations } => {
-                let (samples, wrong) = time(&communicator, &work, around, warm_up, operations)?;
+                let (samples, wrong) = rank.time(&work, around, warm_up, operations)?;
                 let mut answer = format!("samples {operations} {wrong}\n").into_bytes();
                 answer.extend(samples.iter().flat_map(|sample| sample.to_ne_bytes()));
                 answers.write_all(&answer)?;
@@ -60,74 +75,83 @@ fn setting(name: &str) -> anyhow::Result<String> {
     std::env::var(name).with_context(|| format!("{name} is not set: callers are started by the driver"))
 }
 
-fn check(communicator: &Communicator, work: &Work, repetitions: usize, seed: u64) -> anyhow::Result<u64> {
-    let (rank, ranks) = (communicator.rank(), communicator.world_size());
-    let mut buffers = Buffers::new(work, ranks);
-    let mut wrong = 0;
-    for seed in (seed..).take(repetitions) {
-        data::fill(work, buffers.input(), seed, rank);
-        buffers.operate(communicator, work)?;
-        wrong += data::count_wrong(work, buffers.output(), seed, ranks);
+impl Rank {
+    fn buffers(&self, work: &Work) -> anyhow::Result<Buffers> {
+        if self.registered {
+            Buffers::registered(work, &self.communicator)
+        } else {
+            Ok(Buffers::private(work, self.communicator.world_size()))
+        }
     }
-    Ok(wrong)
-}
 
-fn time(
-    communicator: &Communicator,
-    work: &Work,
-    around: Loop,
-    warm_up: usize,
-    operations: usize,
-) -> anyhow::Result<(Vec<u32>, u64)> {
-    let mut buffers = Buffers::new(work, communicator.world_size());
-    let timed = match around {
-        Loop::Alone => time_alone,
-        Loop::Traffic => time_with_traffic,
-    };
-    timed(communicator, work, &mut buffers, warm_up)?;
-    communicator.barrier()?;
-    timed(communicator, work, &mut buffers, operations)
-}
-
-fn time_alone(
-    communicator: &Communicator,
-    work: &Work,
-    buffers: &mut Buffers,
-    operations: usize,
-) -> anyhow::Result<(Vec<u32>, u64)> {
-    let mut samples = Vec::with_capacity(operations);
-    let mut before = Instant::now();
-    for _ in 0..operations {
-        buffers.operate(communicator, work)?;
-        let after = Instant::now();
-        samples.push(nanoseconds(after.duration_since(before)));
-        before = after;
+    fn check(&self, work: &Work, repetitions: usize, seed: u64) -> anyhow::Result<u64> {
+        let (rank, ranks) = (self.communicator.rank(), self.communicator.world_size());
+        let mut buffers = self.buffers(work)?;
+        let mut wrong = 0;
+        for seed in (seed..).take(repetitions) {
+            data::fill(work, buffers.input(), seed, rank);
+            buffers.operate(&self.communicator, work)?;
+            wrong += data::count_wrong(work, buffers.output(), seed, ranks);
+        }
+        Ok(wrong)
     }
-    Ok((samples, 0))
-}
 
-/// Write all, reduce, read all: what an engine does. Comes with how many results were wrong.
-fn time_with_traffic(
-    communicator: &Communicator,
-    work: &Work,
-    buffers: &mut Buffers,
-    operations: usize,
-) -> anyhow::Result<(Vec<u32>, u64)> {
-    let is_bf16 = work.dtype == DType::BF16;
-    ensure!(work.operation == Operation::AllReduce, "only an all-reduce works in place");
-    let mut samples = Vec::with_capacity(operations);
-    let mut wrong = 0;
-    let mut before = Instant::now();
-    for number in 0..operations {
-        traffic::produce(buffers.input(), number);
-        buffers.operate(communicator, work)?;
-        let sum = traffic::consume(buffers.output());
-        samples.push(nanoseconds(before.elapsed()));
-        wrong +=
-            u64::from(sum != traffic::expected_sum(work.bytes(), number, is_bf16, communicator.world_size()));
-        before = Instant::now();
+    fn time(
+        &self,
+        work: &Work,
+        around: Loop,
+        warm_up: usize,
+        operations: usize,
+    ) -> anyhow::Result<(Vec<u32>, u64)> {
+        let mut buffers = self.buffers(work)?;
+        let mut timed = |operations| match around {
+            Loop::Alone => self.time_alone(work, &mut buffers, operations),
+            Loop::Traffic => self.time_with_traffic(work, &mut buffers, operations),
+        };
+        timed(warm_up)?;
+        self.communicator.barrier()?;
+        timed(operations)
     }
-    Ok((samples, wrong))
+
+    fn time_alone(
+        &self,
+        work: &Work,
+        buffers: &mut Buffers,
+        operations: usize,
+    ) -> anyhow::Result<(Vec<u32>, u64)> {
+        let mut samples = Vec::with_capacity(operations);
+        let mut before = Instant::now();
+        for _ in 0..operations {
+            buffers.operate(&self.communicator, work)?;
+            let after = Instant::now();
+            samples.push(nanoseconds(after.duration_since(before)));
+            before = after;
+        }
+        Ok((samples, 0))
+    }
+
+    /// Write all, reduce, read all: what an engine does. Comes with how many results were wrong.
+    fn time_with_traffic(
+        &self,
+        work: &Work,
+        buffers: &mut Buffers,
+        operations: usize,
+    ) -> anyhow::Result<(Vec<u32>, u64)> {
+        ensure!(work.operation == Operation::AllReduce, "only an all-reduce works in place");
+        let (is_bf16, ranks) = (work.dtype == DType::BF16, self.communicator.world_size());
+        let mut samples = Vec::with_capacity(operations);
+        let mut wrong = 0;
+        let mut before = Instant::now();
+        for number in 0..operations {
+            traffic::produce(buffers.input(), number);
+            buffers.operate(&self.communicator, work)?;
+            let sum = traffic::consume(buffers.output());
+            samples.push(nanoseconds(before.elapsed()));
+            wrong += u64::from(sum != traffic::expected_sum(work.bytes(), number, is_bf16, ranks));
+            before = Instant::now();
+        }
+        Ok((samples, wrong))
+    }
 }
 
 fn nanoseconds(time: Duration) -> u32 {

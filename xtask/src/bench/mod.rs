@@ -80,7 +80,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<bool> {
     let program = build(workspace)?;
     let folder = workspace.cache.join("bench");
     fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
-    let (mut available, mut unavailable) = (vec![Recipe::unisono(workspace, &program)], Vec::new());
+    let (mut available, mut unavailable) = (Recipe::unisono(workspace, &program).to_vec(), Vec::new());
     for peer in options.peers() {
         match peer.prepare(workspace) {
             Ok(recipes) => available.extend(recipes),

@@ -15,17 +15,25 @@ pub(crate) struct Recipe {
     pub(crate) starts_all_ranks: bool,
     pub(crate) environment: Vec<(String, String)>,
     pub(crate) when: &'static str,
+    pub(crate) only_loop: Option<&'static str>,
 }
 
 impl Recipe {
-    /// unisono itself.
-    pub(crate) fn unisono(workspace: &Workspace, program: &Path) -> Recipe {
+    /// unisono itself: on memory of the ranks' own, and on registered memory.
+    pub(crate) fn unisono(workspace: &Workspace, program: &Path) -> [Recipe; 2] {
         let version = workspace.metadata["packages"]
             .as_array()
             .and_then(|members| members.iter().find(|member| member["name"] == "unisono"))
             .and_then(|member| member["version"].as_str())
             .unwrap_or("of this folder");
-        Recipe::each("unisono", version, &[program.display().to_string(), "caller".to_string()])
+        let recipe = |name: &str, arguments: &[&str]| {
+            let arguments = arguments.iter().map(|argument| argument.to_string());
+            let command: Vec<String> =
+                std::iter::once(program.display().to_string()).chain(arguments).collect();
+            Recipe::each(name, version, &command)
+        };
+        let registered = recipe("unisono registered", &["caller", "--registered"]);
+        [recipe("unisono", &["caller"]), Recipe { only_loop: Some("traffic"), ..registered }]
     }
 
     /// A program that is started once for each rank.
@@ -37,6 +45,7 @@ impl Recipe {
             starts_all_ranks: false,
             environment: Vec::new(),
             when: "always",
+            only_loop: None,
         }
     }
 
@@ -73,6 +82,7 @@ impl Recipe {
             "starts_all_ranks": self.starts_all_ranks,
             "environment": environment,
             "when": self.when,
+            "only_loop": self.only_loop,
         })
     }
 }

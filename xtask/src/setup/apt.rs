@@ -6,7 +6,7 @@
 use std::env;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
@@ -37,15 +37,57 @@ pub(crate) fn install_missing(workspace: &Workspace, needed: &[Needed]) -> Resul
         return Err(CannotRun::NeedsRoot { command }.into());
     }
     println!("installing Debian packages: {}", missing.join(" "));
+    renew_lists(workspace);
+    let mut command = workspace.command(install[0]);
+    command.env("DEBIAN_FRONTEND", "noninteractive").args(&install[1..]).arg("--quiet").args(&missing);
+    step::run(&mut command, &mut Count::default())
+}
+
+/// A package, and those it needs that this machine lacks, unpacked in the cache under `name`; nothing is installed. The
+/// archives stay beside it in `archives`.
+pub(crate) fn unpacked(workspace: &Workspace, package: &str, name: &str) -> Result<PathBuf> {
+    let _lock = workspace.lock_cache()?;
+    workspace.made_once(name, |incomplete| {
+        println!("fetching Debian's {package}");
+        if is_root()? {
+            renew_lists(workspace);
+        }
+        let archives = incomplete.join("archives");
+        fs::create_dir_all(archives.join("partial")).context("making a folder for archives")?;
+        let mut command = workspace.command("apt-get");
+        command
+            .args([
+                "install",
+                "--yes",
+                "--quiet",
+                "--no-install-recommends",
+                "--download-only",
+                "--reinstall",
+            ])
+            .args(["-o", "Debug::NoLocking=1", "-o", "APT::Sandbox::User=root", "-o"])
+            .arg(format!("Dir::Cache::archives={}", archives.display()))
+            .arg(package);
+        step::run(&mut command, &mut Count::default())?;
+        for entry in fs::read_dir(&archives).context("reading the archives")? {
+            let archive = entry.context("reading the archives")?.path();
+            if archive.extension().is_some_and(|end| end == "deb") {
+                let mut command = workspace.command("dpkg-deb");
+                command.arg("--extract").arg(&archive).arg(incomplete);
+                step::run(&mut command, &mut Count::default())?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Asks Debian what it offers now.
+fn renew_lists(workspace: &Workspace) {
     let mut update = workspace.command("apt-get");
     update.args(["update", "--quiet"]);
     if let Err(problem) = step::run(&mut update, &mut Count::default()) {
         // A source that is down need not be the one that holds our packages: the installation decides.
         println!("the lists of packages could not all be renewed: {problem:#}");
     }
-    let mut command = workspace.command(install[0]);
-    command.env("DEBIAN_FRONTEND", "noninteractive").args(&install[1..]).arg("--quiet").args(&missing);
-    step::run(&mut command, &mut Count::default())
 }
 
 /// Whether a program is on `PATH`, or an absolute path exists.

