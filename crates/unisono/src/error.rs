@@ -160,8 +160,11 @@ pub enum Error {
         /// Its number.
         number: u64,
     },
-    /// Another thread of this rank was inside an operation for as long as this one may wait. Nothing was published.
-    #[error("{operation}: another thread has been using this communicator for {waited:.1?}")]
+    /// Another thread of this rank, or an asynchronous operation that comes first, took as long as this call may wait. Nothing
+    /// was published.
+    #[error(
+        "{operation}: another thread or an asynchronous operation has been using this communicator for {waited:.1?}"
+    )]
     Busy {
         /// The method that was called.
         operation: &'static str,

@@ -39,7 +39,7 @@ pub mod segment;
 mod team;
 
 pub use call::{Algorithm, Call, Operation, Place};
-pub use communicator::{Builder, Communicator, DEFAULT_TIMEOUT, Exchange, Raw};
+pub use communicator::{Builder, Communicator, DEFAULT_TIMEOUT, Exchange, Pending, Raw, Scope};
 pub use error::{Error, LastOperation, PeerStatus, Result};
 pub use parameters::{MAX_WORLD_SIZE, Parameters};
 pub use registered::{Registered, RegisteredMemory, RegisteredSlice};

@@ -6,7 +6,8 @@ mod conformance;
 use std::time::Duration;
 
 use conformance::{
-    arguments, order, registered, small_parameters, stream, subgroups, sweep, teams, threads, values,
+    arguments, asynchronous, order, registered, small_parameters, stream, subgroups, sweep, teams, threads,
+    values,
 };
 use unisono::{Communicator, Parameters};
 
@@ -231,4 +232,52 @@ fn threads_that_do_not_come_are_named() {
 #[test]
 fn who_helps_a_thread_that_panics_is_told() {
     teams::who_helps_a_thread_that_panics_is_told();
+}
+
+#[test]
+fn asynchronous_and_synchronous_operations_follow_one_another() {
+    let operations = full_or_quick(1500, 150);
+    on_small_worlds(full_or_quick(&[1, 2, 3, 5], &[2]), |comm| {
+        asynchronous::both_kinds_follow_one_another(&comm, 8, operations);
+        asynchronous::every_method_gives_its_buffers_back(&comm);
+    });
+}
+
+#[test]
+fn asynchronous_operations_are_shared_by_threads() {
+    on_small_worlds(&[2], |comm| {
+        teams::take_threads(&comm);
+        asynchronous::both_kinds_follow_one_another(&comm, 9, full_or_quick(500, 60));
+    });
+}
+
+#[test]
+fn a_scope_ends_after_its_operations() {
+    on_small_worlds(&[1, 2, 3], |comm| asynchronous::a_scope_ends_after_its_operations(&comm));
+}
+
+#[test]
+fn who_goes_finishes_what_it_started() {
+    on_small_worlds(&[2, 3], asynchronous::who_goes_finishes_what_it_started);
+}
+
+#[test]
+fn an_abort_ends_what_is_pending() {
+    on_small_worlds(&[2, 3], |comm| asynchronous::an_abort_ends_what_is_pending(&comm));
+}
+
+#[test]
+fn waiting_for_an_operation_has_an_end() {
+    let ranks = Communicator::in_process_with(2, &small_parameters(2)).expect("threads always meet");
+    asynchronous::waiting_has_an_end(&ranks[0]);
+}
+
+#[test]
+fn an_operation_does_not_wait_for_a_later_one() {
+    on_small_worlds(&[1, 2], |comm| asynchronous::an_operation_does_not_wait_for_a_later_one(&comm));
+}
+
+#[test]
+fn a_handle_may_be_awaited() {
+    on_small_worlds(&[1, 2], |comm| asynchronous::a_handle_may_be_awaited(&comm));
 }

@@ -37,7 +37,7 @@ impl<'g> Run<'g> {
     /// Take the next number for `call`.
     #[inline]
     pub(crate) fn begin(group: &'g Group, call: Call, timeout: Option<Duration>) -> BoxedResult<Self> {
-        group.enter(call.operation.name())?;
+        group.enter_in_turn(call.operation.name(), timeout)?;
         let mut steps = group.lock_steps(call.operation.name(), timeout)?;
         group.check_usable()?;
         let number = steps.calls + 1;

@@ -8,8 +8,10 @@
 //! | `raw` | the same on pointers and a type known at run time, for bindings |
 //! | `registered`, `raw_registered` | memory that all ranks have mapped, and collectives in place on it |
 //! | `split` | sub-groups |
+//! | `asynchronous` | collectives that are started and waited for later |
 //! | `threads` | several threads per rank |
 
+mod asynchronous;
 mod builder;
 mod environment;
 mod even;
@@ -29,6 +31,8 @@ use crate::collectives::broadcast;
 use crate::error::{PeerStatus, Result};
 use crate::group::{Group, backend};
 use crate::parameters::Parameters;
+use asynchronous::Worker;
+pub use asynchronous::{Pending, Scope};
 pub use builder::{Builder, Exchange};
 pub use raw::Raw;
 use threads::Settings;
@@ -61,6 +65,8 @@ pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 /// ```
 #[derive(Clone)]
 pub struct Communicator {
+    /// Before the group: asynchronous operations are over before this rank leaves.
+    worker: Arc<Worker>,
     group: Arc<Group>,
     timeout: Option<Duration>,
 }
@@ -109,7 +115,8 @@ impl Communicator {
     }
 
     fn over(group: Group, timeout: Option<Duration>) -> Self {
-        Communicator { group: Arc::new(group), timeout }
+        let worker = Worker::new(Arc::clone(&group.queue));
+        Communicator { worker, group: Arc::new(group), timeout }
     }
 
     /// This rank: 0 to `world_size() - 1`.
@@ -153,7 +160,7 @@ impl Communicator {
     /// ```
     #[must_use]
     pub fn with_timeout(&self, timeout: Option<Duration>) -> Self {
-        Communicator { group: Arc::clone(&self.group), timeout }
+        Communicator { timeout, ..self.clone() }
     }
 
     /// What each rank is and last did, as far as this rank can see. A forked child sees only who the ranks were.

@@ -19,6 +19,25 @@ use crate::memory::{Source, Target};
 
 /// The operations of a [`Communicator`] on pointers; see [`Communicator::raw`].
 ///
+/// Each of them may be carried out asynchronously by [`Communicator::start`]. Pointers are then valid until the operation is
+/// over, also where its handle was dropped:
+///
+/// ```
+/// # use unisono::{DType, ReduceOp};
+/// # let comm = unisono::Communicator::in_process(1)?.remove(0);
+/// struct Data(*mut u8); // from another language, with 100 floats
+/// // SAFETY: whoever made it promised not to touch it until the operation is over.
+/// unsafe impl Send for Data {}
+/// # let mut floats = [1.0f32; 100];
+/// # let data = Data(floats.as_mut_ptr().cast());
+/// let pending = comm.start(data, |comm, Data(data)| {
+///     // SAFETY: it is valid for 100 floats until the operation is over.
+///     unsafe { comm.raw().all_reduce(*data, *data, 100, DType::F32, ReduceOp::Sum) }
+/// });
+/// pending.wait()?;
+/// # Ok::<_, unisono::Error>(())
+/// ```
+///
 /// # Safety
 /// For every method: each pointer is valid for the stated number of elements (reads for inputs, reads and
 /// writes for outputs) until the call returns, and no other thread of this process writes that memory meanwhile.

@@ -14,12 +14,13 @@ pub(crate) mod header;
 pub(crate) mod layout;
 pub(crate) mod loopback;
 pub(crate) mod members;
+pub(crate) mod queue;
 pub(crate) mod rendezvous;
 pub(crate) mod shared_memory;
 pub(crate) mod waiter;
 pub(crate) mod watch;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -37,6 +38,7 @@ use cause::Cause;
 use layout::Layout;
 use loopback::Loopback;
 use members::{Members, Situation};
+use queue::{CLOSED, Queue};
 
 /// How far this rank has come, and which staging it used when. Steps count from 1; 0 says never.
 #[derive(Debug)]
@@ -94,7 +96,7 @@ pub(crate) struct Group {
     sharing: Mutex<Sharing>,
     transfers: Mutex<u64>,
     ended: OnceLock<Error>,
-    closed: AtomicBool,
+    pub(crate) queue: Arc<Queue>,
     splits: AtomicU64,
     /// How many allocations there were; locked by the one under way.
     allocations: Mutex<u64>,
@@ -130,7 +132,7 @@ impl Group {
             sharing: Mutex::default(),
             transfers: Mutex::new(0),
             ended: OnceLock::new(),
-            closed: AtomicBool::new(false),
+            queue: Arc::default(),
             splits: AtomicU64::new(0),
             allocations: Mutex::new(0),
             born: ForkMark::now(),
@@ -142,13 +144,47 @@ impl Group {
     /// See that this rank may use the communicator at all.
     #[inline]
     pub(crate) fn enter(&self, operation: &'static str) -> BoxedResult<()> {
-        if self.born.crossed_fork() {
-            return Err(Box::new(Error::Forked { operation, parent: self.parent }));
-        }
-        if self.closed.load(Ordering::Acquire) {
+        self.check_process(operation)?;
+        if self.queue.state.load(Ordering::Acquire) & CLOSED != 0 {
             return Err(Box::new(Error::Closed { operation }));
         }
         self.check_usable()
+    }
+
+    /// The same for a collective, which comes after the asynchronous ones that were started before it.
+    #[inline]
+    pub(crate) fn enter_in_turn(
+        &self,
+        operation: &'static str,
+        timeout: Option<Duration>,
+    ) -> BoxedResult<()> {
+        self.check_process(operation)?;
+        // Acquire: pairs with the release in `Queue::add`.
+        let state = self.queue.state.load(Ordering::Acquire);
+        if state != 0 {
+            self.heed(state, operation, timeout)?;
+        }
+        self.check_usable()
+    }
+
+    #[cold]
+    fn heed(&self, state: u32, operation: &'static str, timeout: Option<Duration>) -> BoxedResult<()> {
+        if state & CLOSED != 0 {
+            return Err(Box::new(Error::Closed { operation }));
+        }
+        if self.queue.wait_for_turn(timeout) {
+            return Ok(());
+        }
+        Err(Box::new(Error::Busy { operation, waited: timeout.unwrap_or_default() }))
+    }
+
+    /// See that this process is not a forked child of the one that made the communicator.
+    #[inline]
+    pub(crate) fn check_process(&self, operation: &'static str) -> BoxedResult<()> {
+        if self.born.crossed_fork() {
+            return Err(Box::new(Error::Forked { operation, parent: self.parent }));
+        }
+        Ok(())
     }
 
     /// The terminal error, if there was one.
@@ -291,7 +327,7 @@ impl Group {
 
     /// Say goodbye. From here on this rank's calls fail, and a peer that still needs it gets `PeerLeft`.
     pub(crate) fn leave(&self) {
-        if !self.closed.swap(true, Ordering::AcqRel) && !self.born.crossed_fork() {
+        if self.queue.state.fetch_or(CLOSED, Ordering::AcqRel) & CLOSED == 0 && !self.born.crossed_fork() {
             self.members.leave();
             self.give_name_free();
         }

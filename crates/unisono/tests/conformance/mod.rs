@@ -11,6 +11,7 @@
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
 pub(crate) mod arguments;
+pub(crate) mod asynchronous;
 mod blocks;
 mod buffer;
 mod inputs;

@@ -1,0 +1,126 @@
+//! Asynchronous operations of this rank: those that wait, and whose turn it is.
+//!
+//! One thread carries them out in the order in which they were started. A synchronous collective comes after those that
+//! were started before it: it finds [`AHEAD`] in the word that every call looks at anyway, and waits until they are over.
+//! So a rank's order of collectives is the order of its calls, and calls where nothing is asynchronous pay nothing.
+//!
+//! The one invariant that matters: **AHEAD stands from before an operation can be seen by its thread until it is over**,
+//! so that a call that was made after another was started never overtakes it.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::ThreadId;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+/// This rank has left.
+pub(crate) const CLOSED: u32 = 1;
+/// Asynchronous operations are waiting or under way.
+pub(crate) const AHEAD: u32 = 2;
+
+/// One operation to carry out.
+pub(crate) type Job = Box<dyn FnOnce() + Send>;
+
+/// The operations that were started and are not over.
+#[derive(Default)]
+pub(crate) struct Queue {
+    /// [`CLOSED`] and [`AHEAD`].
+    pub(crate) state: AtomicU32,
+    jobs: Mutex<Jobs>,
+    /// A job was added, or no more will be.
+    added: Condvar,
+    /// A job is over.
+    over: Condvar,
+}
+
+#[derive(Default)]
+struct Jobs {
+    waiting: VecDeque<Job>,
+    started: u64,
+    over: u64,
+    /// Who carries them out.
+    worker: Option<ThreadId>,
+    ends: bool,
+}
+
+impl Queue {
+    /// Let `job` be carried out after all that were added before.
+    pub(crate) fn add(&self, job: Job) {
+        let mut jobs = self.jobs.lock();
+        jobs.started += 1;
+        jobs.waiting.push_back(job);
+        // Release: a call that happens after this one sees it (acquire in `Group::enter_in_turn`).
+        self.state.fetch_or(AHEAD, Ordering::AcqRel);
+        self.added.notify_one();
+    }
+
+    /// The life of the thread that carries them out: until the end, and until nothing waits any more.
+    pub(crate) fn work(&self) {
+        let mut jobs = self.jobs.lock();
+        jobs.worker = Some(std::thread::current().id());
+        loop {
+            while let Some(job) = jobs.waiting.pop_front() {
+                // What panics in here is a waker of the caller's.
+                let outcome = MutexGuard::unlocked(&mut jobs, || catch_unwind(AssertUnwindSafe(job)));
+                if outcome.is_err() {
+                    tracing::error!("what was to be told of the end of an operation panicked");
+                }
+                jobs.over += 1;
+                if jobs.over == jobs.started {
+                    self.state.fetch_and(!AHEAD, Ordering::AcqRel);
+                }
+                self.over.notify_all();
+            }
+            if jobs.ends {
+                return;
+            }
+            self.added.wait(&mut jobs);
+        }
+    }
+
+    /// No more will be added: the thread ends when all are over.
+    pub(crate) fn end(&self) {
+        self.jobs.lock().ends = true;
+        self.added.notify_all();
+    }
+
+    /// Whether the calling thread is the one that carries the jobs out.
+    pub(crate) fn is_carried_out_here(&self) -> bool {
+        self.jobs.lock().is_worker()
+    }
+
+    /// Wait until all are over that were added before; not for ever, if `timeout` says so. The thread that carries them
+    /// out does not wait for itself. Returns whether they are.
+    pub(crate) fn wait_for_turn(&self, timeout: Option<Duration>) -> bool {
+        let mut jobs = self.jobs.lock();
+        if jobs.is_worker() {
+            return true;
+        }
+        let ahead = jobs.started;
+        let is_ahead = |jobs: &mut Jobs| jobs.over < ahead;
+        match timeout {
+            None => self.over.wait_while(&mut jobs, is_ahead),
+            Some(timeout) => return !self.over.wait_while_for(&mut jobs, is_ahead, timeout).timed_out(),
+        }
+        true
+    }
+}
+
+impl Jobs {
+    fn is_worker(&self) -> bool {
+        self.worker == Some(std::thread::current().id())
+    }
+}
+
+impl fmt::Debug for Queue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let jobs = self.jobs.lock();
+        f.debug_struct("Queue")
+            .field("started", &jobs.started)
+            .field("over", &jobs.over)
+            .finish_non_exhaustive()
+    }
+}
