@@ -7,7 +7,7 @@ mod harness;
 use std::time::Duration;
 
 use conformance::{
-    arguments, order, registered, small_environment, stream, subgroups, sweep, threads, values,
+    arguments, asynchronous, order, registered, small_environment, stream, subgroups, sweep, threads, values,
 };
 use harness::{Builder, Named, Ranks, quick};
 use unisono::{Communicator, Isa};
@@ -105,6 +105,14 @@ fn share_a_communicator() {
     threads::equal_calls_need_no_order(&comm);
 }
 
+fn start_and_wait_later() {
+    let comm = connect();
+    asynchronous::both_kinds_follow_one_another(&comm, 21, full_or_quick(2000, 200));
+    asynchronous::every_method_gives_its_buffers_back(&comm);
+    asynchronous::a_scope_ends_after_its_operations(&comm);
+    asynchronous::who_goes_finishes_what_it_started(comm);
+}
+
 fn make_mistakes() {
     arguments::an_argument_error_changes_nothing(&connect());
 }
@@ -131,6 +139,7 @@ const SCENARIOS: &[Named] = named![
     keep_an_order,
     form_subgroups,
     share_a_communicator,
+    start_and_wait_later,
     make_mistakes,
     register_memory,
 ];
@@ -199,6 +208,10 @@ fn threads_share_a_communicator() {
     all_succeed("share_a_communicator", &[2, 3]);
 }
 
+fn asynchronous_and_synchronous_operations_follow_one_another() {
+    all_succeed("start_and_wait_later", &[2, 3]);
+}
+
 fn an_argument_error_changes_nothing() {
     all_succeed("make_mistakes", &[2, 3]);
 }
@@ -244,6 +257,7 @@ fn main() {
             ranks_need_not_keep_step,
             subgroups_have_an_order_of_their_own,
             threads_share_a_communicator,
+            asynchronous_and_synchronous_operations_follow_one_another,
             an_argument_error_changes_nothing,
             registered_memory_gives_the_bits_of_a_plain_loop,
         ],

@@ -85,6 +85,7 @@ impl Board {
         let first = (member as u64 * u64::from(shares) / self.words.members() as u64) as u32;
         while let Some(share) = self.words.take(first, shares) {
             work(Share::new(share, shares));
+            crate::fault::reach("amid_share");
         }
     }
 

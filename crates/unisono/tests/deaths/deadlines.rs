@@ -147,6 +147,10 @@ pub(crate) fn fork_and_go_on() {
     let comm = connect();
     comm.all_reduce(&mut [1.0f32; 10], ReduceOp::Sum).expect("before the fork");
     let mut registered = comm.alloc::<u16>(100).expect("before the fork");
+    comm.set_threads(2).expect("threads can be started");
+    comm.set_thread_bytes(1).expect("nobody uses the communicator");
+    // Under way, or just over: both may be.
+    let mut pending = Some(comm.all_reduce_async(vec![1.0f32; 100_000], ReduceOp::Sum));
     let child = faults::system::fork_child(|| {
         let mut failed = 0;
         let mut expect_forked = |result: unisono::Result<()>| {
@@ -163,12 +167,18 @@ pub(crate) fn fork_and_go_on() {
         expect_forked(registered.fill(1));
         expect_forked(comm.all_reduce_registered(&mut registered, ReduceOp::Sum));
         expect_forked(comm.alloc::<u8>(1).map(|_| ()));
+        expect_forked(pending.take().map_or(Ok(()), |pending| pending.wait().map(drop)));
+        expect_forked(comm.barrier_async().wait());
+        expect_forked(comm.scope(|scope| drop(scope.barrier())));
         expect_forked(comm.close(Duration::from_millis(10)));
         comm.abort(); // Nobody hears it.
         failed + i32::from(comm.peers().len() != 2 || comm.peers().iter().any(|peer| peer.last.is_some()))
     });
     assert_eq!(faults::system::exit_code_of(child), Some(0), "uses in the child that were no Forked error");
     assert_eq!(registered.get(0).expect("the parent has it"), 0);
+    let sum = pending.take().expect("the child took a copy").wait().expect("the parent goes on");
+    assert!(sum.iter().all(|sum| *sum == 2.0));
+    comm.barrier_async().wait().expect("the thread lives here");
     // A child that drops its copy on its way out, while the parent is inside of operations.
     let copy = comm.clone();
     let second = faults::system::fork_child(move || {

@@ -12,7 +12,7 @@ use crate::harness::{self, Outcome, Ranks};
 type Operation = fn(&Communicator) -> Result<()>;
 
 /// Operations by name, each as every rank calls it again and again.
-const OPERATIONS: [(&str, Operation); 7] = [
+const OPERATIONS: [(&str, Operation); 8] = [
     ("all_reduce_small", |comm| comm.all_reduce(&mut [1.0f32; 16], ReduceOp::Sum)),
     ("all_reduce_large", |comm| comm.all_reduce(&mut vec![1.0f32; 100_000], ReduceOp::Sum)),
     ("broadcast", |comm| comm.broadcast(&mut [comm.rank() as u64; 1000], 0)),
@@ -30,6 +30,16 @@ const OPERATIONS: [(&str, Operation); 7] = [
         let mut data = comm.alloc::<f32>(20_000)?;
         data.fill(1.0)?;
         comm.all_reduce_registered(&mut data, ReduceOp::Sum)
+    }),
+    ("asynchronous", |comm| {
+        let started = [0; 3].map(|_| comm.all_reduce_async(vec![1.0f32; 20_000], ReduceOp::Sum));
+        let ended = started.map(|pending| pending.wait().map(drop));
+        let failed = ended.iter().position(Result::is_err).unwrap_or(ended.len());
+        assert!(
+            ended[failed..].iter().all(Result::is_err),
+            "what comes after a terminal error fails, too: {ended:?}"
+        );
+        ended.into_iter().collect()
     }),
 ];
 
@@ -201,6 +211,27 @@ pub(crate) fn a_rank_killed_while_it_registers_or_pushes_is_named_to_every_survi
         ("after_publish", 9, 0),
     ];
     killed_at_every_step_of("registered", &steps);
+}
+
+pub(crate) fn a_rank_killed_in_asynchronous_operations_is_named_to_every_survivor() {
+    // A call takes two chunks of two steps; three calls are started at once.
+    let steps = [
+        ("before_arrive", 9, 0),
+        ("after_copy_in", 16, 0),
+        ("after_publish", 20, 0),
+        ("before_arrive", 14, 30),
+    ];
+    killed_at_every_step_of("asynchronous", &steps);
+}
+
+/// One thread of the victim is in the middle of its share, the others in theirs.
+pub(crate) fn a_rank_killed_while_its_threads_share_the_work_is_named_to_every_survivor() {
+    for (world, pass) in [(2, 1), (2, 30), (3, 77)] {
+        let variables = &[("UNISONO_THREADS", "3"), ("UNISONO_THREAD_BYTES", "1")];
+        let (operation, point) = ("all_reduce_large", "amid_share");
+        let slowest = Death { operation, world, victim: 1, point, pass, delay_ms: 0, variables }.happens();
+        note(&format!("killed in share {pass}, rank 1 of {world}: news after {slowest:.2} ms"));
+    }
 }
 
 /// The victim waits for a late peer and has gone to sleep when it is killed.

@@ -31,6 +31,8 @@ const PROMISES: &[harness::Named] = named! {
         a_rank_killed_in_a_send_is_named_to_every_survivor,
         a_rank_killed_in_a_barrier_is_named_to_every_survivor,
         a_rank_killed_while_it_registers_or_pushes_is_named_to_every_survivor,
+        a_rank_killed_in_asynchronous_operations_is_named_to_every_survivor,
+        a_rank_killed_while_its_threads_share_the_work_is_named_to_every_survivor,
         a_rank_killed_in_its_sleep_is_named_to_every_survivor,
         a_killed_rank_is_named_in_time_though_it_held_a_gibibyte,
         a_killed_rank_is_named_though_a_forked_child_of_it_holds_its_sockets,

@@ -60,6 +60,7 @@ fn kind_of(error: &Error) -> (&'static str, Vec<usize>, Vec<u32>) {
         Error::Rendezvous { missing, .. } => ("Rendezvous", missing.clone(), vec![]),
         Error::InvalidArgument { .. } => ("InvalidArgument", vec![], vec![]),
         Error::Busy { .. } => ("Busy", vec![], vec![]),
+        Error::Team { .. } => ("Team", vec![], vec![]),
         Error::Closed { .. } => ("Closed", vec![], vec![]),
         Error::Forked { .. } => ("Forked", vec![], vec![]),
         Error::Setting { .. } => ("Setting", vec![], vec![]),

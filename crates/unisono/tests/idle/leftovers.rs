@@ -77,6 +77,14 @@ pub(crate) fn meet_and_leave_many_times() {
                     drop(comm); // The memory outlives its communicator.
                 }
             }
+            5 => {
+                comm.set_threads(3).expect("threads can be started");
+                comm.set_thread_bytes(1).expect("nobody uses the communicator");
+                drop(comm.all_reduce_async(vec![1.0f32; 1000], ReduceOp::Sum));
+                let part = comm.split(Some(0), 0).expect("all split").expect("has a color");
+                drop(comm); // Its threads serve the sub-group.
+                part.barrier_async().wait().expect("all are there");
+            }
             _ => {}
         }
     }

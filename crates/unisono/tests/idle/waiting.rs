@@ -20,13 +20,15 @@ const LATE: Duration = Duration::from_secs(5);
 pub(crate) fn wait_for_one_that_is_late() {
     let comm = connect();
     let (rank, last) = (comm.rank(), comm.world_size() - 1);
-    comm.barrier().expect("all are there");
+    // Threads of a team that have worked go to sleep again.
+    comm.all_reduce(&mut vec![1.0f32; 100_000], ReduceOp::Sum).expect("all are there");
     harness::report("waits", "now");
     if rank == last {
         harness::wait_for_go();
     }
     let done = match told("WAY").as_str() {
         "barrier" => comm.barrier(),
+        "asynchronous" => comm.barrier_async().wait(),
         "all_reduce" => comm.all_reduce(&mut vec![1.0f32; 100_000], ReduceOp::Sum),
         "recv" if rank == last => (0..last).try_for_each(|to| comm.send(&[1u8], to)),
         "recv" => comm.recv(&mut [0u8], last),
@@ -91,8 +93,11 @@ fn once_asleep(processes: &[u32]) -> Vec<Threads> {
 }
 
 fn wait_in(way: &str, world: usize) {
-    let mut ranks =
-        Ranks::of("wait_for_one_that_is_late", world).env("WAY", way).env("UNISONO_TIMEOUT", "30").start();
+    let ranks = Ranks::of("wait_for_one_that_is_late", world).env("WAY", way).env("UNISONO_TIMEOUT", "30");
+    // More threads than processors, here and there.
+    let ranks =
+        if world == 3 { ranks.env("UNISONO_THREADS", "4") } else { ranks.env("UNISONO_THREADS", "2") };
+    let mut ranks = ranks.start();
     (0..world).for_each(|rank| drop(ranks.wait_for_report(rank, "waits", PATIENCE)));
     let waiting: Vec<u32> = (0..world - 1).map(|rank| ranks.pid(rank)).collect();
     let before = once_asleep(&waiting);
@@ -121,7 +126,7 @@ fn wait_in(way: &str, world: usize) {
 pub(crate) fn a_waiting_rank_uses_no_processor_and_stays_in_the_kernel() {
     // They sleep anyway: all at once.
     std::thread::scope(|scope| {
-        let waits = [("barrier", 2), ("all_reduce", 3), ("recv", 2)]
+        let waits = [("barrier", 2), ("all_reduce", 3), ("recv", 2), ("asynchronous", 2)]
             .map(|(way, world)| scope.spawn(move || wait_in(way, world)));
         for wait in waits {
             wait.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
