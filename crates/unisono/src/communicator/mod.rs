@@ -115,7 +115,7 @@ impl Communicator {
     }
 
     fn over(group: Group, timeout: Option<Duration>) -> Self {
-        let worker = Worker::new(Arc::clone(&group.queue));
+        let worker = Worker::new(Arc::clone(&group.backlog));
         Communicator { worker, group: Arc::new(group), timeout }
     }
 

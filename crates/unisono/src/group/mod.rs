@@ -9,12 +9,12 @@
 
 pub(crate) mod allocation;
 pub(crate) mod backend;
+pub(crate) mod backlog;
 pub(crate) mod cause;
 pub(crate) mod header;
 pub(crate) mod layout;
 pub(crate) mod loopback;
 pub(crate) mod members;
-pub(crate) mod queue;
 pub(crate) mod rendezvous;
 pub(crate) mod shared_memory;
 pub(crate) mod waiter;
@@ -34,11 +34,11 @@ use crate::error::{BoxedResult, Error, PeerStatus};
 use crate::parameters::Parameters;
 use crate::team::Sharing;
 use backend::Backend;
+use backlog::{Backlog, CLOSED};
 use cause::Cause;
 use layout::Layout;
 use loopback::Loopback;
 use members::{Members, Situation};
-use queue::{CLOSED, Queue};
 
 /// How far this rank has come, and which staging it used when. Steps count from 1; 0 says never.
 #[derive(Debug)]
@@ -96,7 +96,7 @@ pub(crate) struct Group {
     sharing: Mutex<Sharing>,
     transfers: Mutex<u64>,
     ended: OnceLock<Error>,
-    pub(crate) queue: Arc<Queue>,
+    pub(crate) backlog: Arc<Backlog>,
     splits: AtomicU64,
     /// How many allocations there were; locked by the one under way.
     allocations: Mutex<u64>,
@@ -132,7 +132,7 @@ impl Group {
             sharing: Mutex::default(),
             transfers: Mutex::new(0),
             ended: OnceLock::new(),
-            queue: Arc::default(),
+            backlog: Arc::default(),
             splits: AtomicU64::new(0),
             allocations: Mutex::new(0),
             born: ForkMark::now(),
@@ -145,7 +145,7 @@ impl Group {
     #[inline]
     pub(crate) fn enter(&self, operation: &'static str) -> BoxedResult<()> {
         self.check_process(operation)?;
-        if self.queue.state.load(Ordering::Acquire) & CLOSED != 0 {
+        if self.backlog.state.load(Ordering::Acquire) & CLOSED != 0 {
             return Err(Box::new(Error::Closed { operation }));
         }
         self.check_usable()
@@ -159,8 +159,8 @@ impl Group {
         timeout: Option<Duration>,
     ) -> BoxedResult<()> {
         self.check_process(operation)?;
-        // Acquire: pairs with the release in `Queue::add`.
-        let state = self.queue.state.load(Ordering::Acquire);
+        // Acquire: pairs with the release in `Backlog::add`.
+        let state = self.backlog.state.load(Ordering::Acquire);
         if state != 0 {
             self.heed(state, operation, timeout)?;
         }
@@ -172,7 +172,7 @@ impl Group {
         if state & CLOSED != 0 {
             return Err(Box::new(Error::Closed { operation }));
         }
-        if self.queue.wait_for_turn(timeout) {
+        if self.backlog.wait_for_turn(timeout) {
             return Ok(());
         }
         Err(Box::new(Error::Busy { operation, waited: timeout.unwrap_or_default() }))
@@ -327,7 +327,7 @@ impl Group {
 
     /// Say goodbye. From here on this rank's calls fail, and a peer that still needs it gets `PeerLeft`.
     pub(crate) fn leave(&self) {
-        if self.queue.state.fetch_or(CLOSED, Ordering::AcqRel) & CLOSED == 0 && !self.born.crossed_fork() {
+        if self.backlog.state.fetch_or(CLOSED, Ordering::AcqRel) & CLOSED == 0 && !self.born.crossed_fork() {
             self.members.leave();
             self.give_name_free();
         }

@@ -11,7 +11,7 @@ use parking_lot::{Condvar, Mutex};
 use unisono_os::fork_guard::ForkMark;
 
 use crate::error::{Error, Result};
-use crate::group::queue::Queue;
+use crate::group::backlog::Backlog;
 
 /// An asynchronous operation under way, and the buffers `B` that it holds until it is over.
 ///
@@ -19,7 +19,7 @@ use crate::group::queue::Queue;
 /// operation goes on to its end, and its buffers live until then.
 pub struct Pending<B> {
     slot: Arc<Slot<B>>,
-    queue: Arc<Queue>,
+    backlog: Arc<Backlog>,
     born: ForkMark,
     parent: u32,
 }
@@ -62,10 +62,10 @@ impl<B> Slot<B> {
 
 impl<B> Pending<B> {
     /// A handle, and where its result is to appear.
-    pub(super) fn new(queue: Arc<Queue>) -> (Self, Arc<Slot<B>>) {
+    pub(super) fn new(backlog: Arc<Backlog>) -> (Self, Arc<Slot<B>>) {
         let slot = Arc::new(Slot { state: Mutex::new(State::Running(None)), finished: Condvar::new() });
         let (born, parent) = (ForkMark::now(), unisono_os::process::pid());
-        (Pending { slot: Arc::clone(&slot), queue, born, parent }, slot)
+        (Pending { slot: Arc::clone(&slot), backlog, born, parent }, slot)
     }
 
     /// Wait for the end of the operation; gives back its buffers, with the result in them.
@@ -79,7 +79,7 @@ impl<B> Pending<B> {
             if let Some(result) = state.take() {
                 return result;
             }
-            if self.queue.is_carried_out_here() {
+            if self.backlog.is_carried_out_here() {
                 let problem = "an asynchronous operation waits for one that comes after it";
                 return Err(Error::argument("wait", problem));
             }

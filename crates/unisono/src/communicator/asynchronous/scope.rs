@@ -17,7 +17,7 @@ use super::pending::Pending;
 use super::worker::Prepared;
 use crate::communicator::Communicator;
 use crate::error::{Error, Result};
-use crate::group::queue::Job;
+use crate::group::backlog::Job;
 
 /// Where asynchronous operations on borrowed memory are started; see [`Communicator::scope`].
 #[derive(Debug)]

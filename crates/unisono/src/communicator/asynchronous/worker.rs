@@ -9,21 +9,21 @@ use super::pending::{Pending, Slot};
 use crate::background::Background;
 use crate::communicator::Communicator;
 use crate::error::{Error, Result};
-use crate::group::queue::{Job, Queue};
+use crate::group::backlog::{Backlog, Job};
 
 /// What the handles on a communicator share of its asynchronous operations. Dropped with the last of them: it waits until all
 /// operations are over.
 #[derive(Debug)]
 pub(in crate::communicator) struct Worker {
-    queue: Arc<Queue>,
+    backlog: Arc<Backlog>,
     thread: Mutex<Option<Background>>,
     /// Whether it belongs to the handle that a job makes its calls on.
     is_jobs: bool,
 }
 
 impl Worker {
-    pub(in crate::communicator) fn new(queue: Arc<Queue>) -> Arc<Worker> {
-        Arc::new(Worker { queue, thread: Mutex::default(), is_jobs: false })
+    pub(in crate::communicator) fn new(backlog: Arc<Backlog>) -> Arc<Worker> {
+        Arc::new(Worker { backlog, thread: Mutex::default(), is_jobs: false })
     }
 
     fn start(&self) -> Result<()> {
@@ -34,8 +34,8 @@ impl Worker {
         }
         let mut thread = self.thread.lock();
         if thread.is_none() {
-            let queue = Arc::clone(&self.queue);
-            *thread = Some(Background::spawn("unisono-async", move || queue.work())?);
+            let backlog = Arc::clone(&self.backlog);
+            *thread = Some(Background::spawn("unisono-async", move || backlog.work())?);
         }
         Ok(())
     }
@@ -46,7 +46,7 @@ impl Drop for Worker {
         if let Some(thread) = self.thread.get_mut()
             && !thread.lives_elsewhere()
         {
-            self.queue.end();
+            self.backlog.end();
             thread.join();
         }
     }
@@ -88,11 +88,11 @@ impl Communicator {
         mut buffers: B,
         operate: impl FnOnce(&Communicator, &mut B) -> Result<()> + Send + 'j,
     ) -> Prepared<'j, B> {
-        let (pending, slot) = Pending::new(Arc::clone(&self.group.queue));
+        let (pending, slot) = Pending::new(Arc::clone(&self.group.backlog));
         // A handle of the job's own, which does not keep the worker from ending.
         let comm = Communicator {
             worker: Arc::new(Worker {
-                queue: Arc::clone(&self.group.queue),
+                backlog: Arc::clone(&self.group.backlog),
                 thread: Mutex::default(),
                 is_jobs: true,
             }),
@@ -118,7 +118,7 @@ impl Communicator {
     pub(super) fn enqueue(&self, job: Job) -> Result<()> {
         self.group.check_process("starting an asynchronous operation")?;
         self.worker.start()?;
-        self.group.queue.add(job);
+        self.group.backlog.add(job);
         Ok(())
     }
 }

@@ -26,7 +26,7 @@ pub(crate) type Job = Box<dyn FnOnce() + Send>;
 
 /// The operations that were started and are not over.
 #[derive(Default)]
-pub(crate) struct Queue {
+pub(crate) struct Backlog {
     /// [`CLOSED`] and [`AHEAD`].
     pub(crate) state: AtomicU32,
     jobs: Mutex<Jobs>,
@@ -46,7 +46,7 @@ struct Jobs {
     ends: bool,
 }
 
-impl Queue {
+impl Backlog {
     /// Let `job` be carried out after all that were added before.
     pub(crate) fn add(&self, job: Job) {
         let mut jobs = self.jobs.lock();
@@ -115,10 +115,10 @@ impl Jobs {
     }
 }
 
-impl fmt::Debug for Queue {
+impl fmt::Debug for Backlog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let jobs = self.jobs.lock();
-        f.debug_struct("Queue")
+        f.debug_struct("Backlog")
             .field("started", &jobs.started)
             .field("over", &jobs.over)
             .finish_non_exhaustive()
