@@ -15,6 +15,7 @@
 //! | [`arrival`] | a rank's arrival line: its word and the fingerprints of its last calls |
 //! | [`waiting`] | waiting for words of several peers at once |
 //! | [`steps`] | the steps of a rank: barrier, and when staging is free again |
+//! | [`tag`] | a message that says by itself that it has come |
 //! | [`record`] | what a rank is doing and why it stopped, for the others to read |
 //! | [`ring`] | positions, bells and records of a ring from one writer to many readers |
 //! | [`team`] | the threads of one rank that share a task |
@@ -29,6 +30,7 @@ pub mod record;
 pub mod ring;
 pub mod sequence;
 pub mod steps;
+pub mod tag;
 pub mod team;
 pub mod waiting;
 pub mod window;
@@ -39,6 +41,7 @@ pub use record::{CallRecord, CauseRecord, Latest};
 pub use ring::{Bell, Position};
 pub use sequence::Sequence;
 pub use steps::{Halt, Steps};
+pub use tag::Tag;
 pub use waiting::{Ended, Turn, Wait, wait_until};
 pub use window::Cursor;
 pub use word::{Futex, Look, Word};

@@ -18,6 +18,7 @@
 
 use crate::arrival::{ArrivalLine, FINGERPRINTS};
 use crate::sequence::Sequence;
+use crate::tag::Tag;
 use crate::waiting::{Ended, Wait, wait_until};
 use crate::word::Futex;
 
@@ -119,6 +120,42 @@ impl Steps {
             0 => Ok(()),
             unseen => self.compare_those_who_have_come(unseen, &line_of),
         }
+    }
+
+    /// Say, before the open step is published, that a message of it stands behind this tag.
+    #[inline]
+    pub fn announce(&self, tag: &Tag, fingerprint: u64) {
+        // Pairs with the looks of `look_for` in the peer that shares the tag.
+        tag.announce(self.next(), fingerprint);
+    }
+
+    /// Look for the messages of `peers` in the step that this rank published last, `looks` times at most, with a `pause`
+    /// after each. Returns the peers whose tag has not come, for [`Steps::wait_for`]: a tag is faster than an
+    /// arrival line, but only the latter can be slept on and speaks of aborts and of other calls.
+    ///
+    /// Whose tag has come has opened this step, hence has read all it had to read in earlier ones.
+    #[inline]
+    pub fn look_for<'t>(
+        &mut self,
+        peers: u64,
+        tag_of: impl Fn(usize) -> &'t Tag,
+        looks: u32,
+        mut pause: impl FnMut(),
+    ) -> u64 {
+        let mut missing = peers;
+        for _ in 0..looks {
+            for peer in bits(missing) {
+                if tag_of(peer).announces(self.last, self.fingerprint) {
+                    missing &= !(1 << peer);
+                    self.seen[peer] = self.last.max(self.seen[peer]);
+                }
+            }
+            if missing == 0 {
+                break;
+            }
+            pause();
+        }
+        missing
     }
 
     /// Wait until every one of `peers` has published a step after `step`, and so has read all it had to read in it.

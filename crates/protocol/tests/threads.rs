@@ -10,9 +10,9 @@ use scenarios::machine::Space;
 use scenarios::migrate::Wanted;
 use scenarios::push::Waits;
 use scenarios::stop::{self, Waiters};
-use scenarios::swap::Writers;
+use scenarios::swap::{Messages, Writers};
 use scenarios::team::{self, Joining};
-use scenarios::{barrier, broadcast, calls, migrate, push, records, ring, swap, window, words};
+use scenarios::{barrier, broadcast, calls, migrate, pipeline, push, records, ring, swap, window, words};
 
 /// Steps of a scenario that goes on.
 const STEPS: u64 = 3_000;
@@ -57,20 +57,25 @@ fn ranks_meet_round_after_round() {
 
 #[test]
 fn swap_needs_no_acknowledgement_where_both_read() {
-    swap::two_ranks_swap(&[Writers::Both; STEPS as usize], Space::Kept);
+    for messages in [Messages::Plain, Messages::Packets] {
+        swap::two_ranks_swap(&[Writers::Both; STEPS as usize], messages, Space::Kept);
+    }
 }
 
 #[test]
 fn swap_with_any_mix_of_writers() {
     let mixes = [Writers::Only(0), Writers::Only(1), Writers::Both, Writers::Only(0), Writers::Only(0)];
     let uses: Vec<Writers> = mixes.into_iter().cycle().take(STEPS as usize).collect();
-    swap::two_ranks_swap(&uses, Space::Kept);
+    for messages in [Messages::Plain, Messages::Packets] {
+        swap::two_ranks_swap(&uses, messages, Space::Kept);
+    }
 }
 
 #[test]
 fn migrate_to_all_and_to_a_root() {
     for wanted in [Wanted::ByAll, Wanted::ByRoot(0), Wanted::ByRoot(1)] {
         migrate::two_ranks_migrate(STEPS, wanted, Space::Kept);
+        pipeline::two_ranks_pipeline(STEPS, wanted, Space::Kept);
     }
 }
 

@@ -7,6 +7,7 @@
 use std::fmt;
 use std::num::NonZeroU64;
 
+use serde::{Deserialize, Serialize};
 use unisono_kernels::{DType, ReduceOp};
 use unisono_protocol::record::Fields;
 
@@ -115,7 +116,7 @@ impl fmt::Display for Operation {
 }
 
 /// How the data of a call travels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[repr(u8)]
 #[non_exhaustive]
 pub enum Algorithm {
@@ -127,16 +128,30 @@ pub enum Algorithm {
     Shared,
     /// A window of bytes from one rank to one other.
     Window,
+    /// Swap whose messages say by themselves that they have come.
+    Packet,
+    /// Migrate in chunks, of which the next is handed out before the last has come back.
+    Pipeline,
     /// Each rank writes its share of the result into all ranks' registered memory; two steps.
     Push,
 }
 
 impl Algorithm {
-    const ALL: [Algorithm; 5] =
-        [Algorithm::Swap, Algorithm::Migrate, Algorithm::Shared, Algorithm::Window, Algorithm::Push];
+    const ALL: [Algorithm; 7] = [
+        Algorithm::Swap,
+        Algorithm::Migrate,
+        Algorithm::Shared,
+        Algorithm::Window,
+        Algorithm::Packet,
+        Algorithm::Pipeline,
+        Algorithm::Push,
+    ];
 
-    fn name(self) -> &'static str {
+    /// Its name in messages and in `UNISONO_ALGORITHM`.
+    pub fn name(self) -> &'static str {
         match self {
+            Algorithm::Packet => "packet",
+            Algorithm::Pipeline => "pipeline",
             Algorithm::Swap => "swap",
             Algorithm::Migrate => "migrate",
             Algorithm::Shared => "shared",

@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::call::Algorithm;
 use crate::error::{Error, Result};
 
 /// The largest world size.
@@ -17,10 +18,17 @@ const MIB: usize = 1024 * KIB;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Parameters {
-    /// An all-reduce or reduce of up to this many bytes goes in one step (swap), a larger one in two (migrate).
+    /// The algorithm of every all-reduce and reduce, whatever its size; `None` chooses by size.
+    pub algorithm: Option<Algorithm>,
+    /// A message from one rank to another of up to this many bytes says by itself that it has come (packet).
+    pub packet_bytes: usize,
+    /// An all-reduce or reduce of up to this many bytes goes in one step (packet or swap), a larger one in two (migrate).
     pub small_bytes: usize,
-    /// An all-reduce or reduce above `small_bytes` goes in chunks of at most this many bytes.
+    /// An all-reduce or reduce above this many bytes goes in chunks that overlap (pipeline). Also the staging of
+    /// migrate: all slots of a rank together.
     pub chunk_bytes: usize,
+    /// The chunks of a pipeline.
+    pub pipeline_bytes: usize,
     /// Staging of each pair of ranks and direction for swap; larger data goes in pieces of this size.
     pub swap_bytes: usize,
     /// Each of the two buffers a root broadcasts through.
@@ -39,6 +47,13 @@ impl Parameters {
         let share =
             |total: usize, least: usize, most: usize| (total / peers).next_power_of_two().clamp(least, most);
         Parameters {
+            algorithm: None,
+            // A packet costs its reader no look at the arrival line, but its writer a tag per peer.
+            packet_bytes: match peers {
+                1 => 4 * KIB,
+                2..=7 => KIB,
+                _ => 0,
+            },
             // Swap moves (N-1) copies of the message per rank, migrate 2 (N-1)/N in one step more.
             small_bytes: match peers {
                 1 => 16 * KIB,
@@ -46,6 +61,7 @@ impl Parameters {
                 _ => 2 * KIB,
             },
             chunk_bytes: 4 * MIB,
+            pipeline_bytes: MIB,
             swap_bytes: share(MIB, 16 * KIB, 512 * KIB),
             broadcast_bytes: 256 * KIB,
             window_bytes: share(512 * KIB, 16 * KIB, 128 * KIB),
@@ -53,17 +69,23 @@ impl Parameters {
         }
     }
 
-    /// The defaults, with what the environment says: `UNISONO_SMALL_BYTES`, `UNISONO_CHUNK_BYTES`,
-    /// `UNISONO_SWAP_BYTES`, `UNISONO_BROADCAST_BYTES`, `UNISONO_WINDOW_BYTES`, `UNISONO_PUSH_BYTES` (bytes, or with KiB or
-    /// MiB).
+    /// The defaults, with what the environment says: `UNISONO_PACKET_BYTES`, `UNISONO_SMALL_BYTES`,
+    /// `UNISONO_CHUNK_BYTES`, `UNISONO_PIPELINE_BYTES`, `UNISONO_SWAP_BYTES`, `UNISONO_BROADCAST_BYTES`,
+    /// `UNISONO_WINDOW_BYTES`, `UNISONO_PUSH_BYTES` (bytes, or with KiB or MiB), and `UNISONO_ALGORITHM` (`auto`, `packet`,
+    /// `swap`, `migrate` or `pipeline`).
     ///
     /// # Errors
-    /// [`Error::Setting`] names a variable that is not a size.
+    /// [`Error::Setting`] names a variable that is not a size, or not an algorithm.
     pub fn from_env(world_size: usize) -> Result<Self> {
         let mut parameters = Parameters::for_world(world_size);
+        if let Some(value) = std::env::var_os("UNISONO_ALGORITHM") {
+            parameters.algorithm = parse_algorithm(&value.to_string_lossy())?;
+        }
         for (name, field) in [
+            ("UNISONO_PACKET_BYTES", &mut parameters.packet_bytes),
             ("UNISONO_SMALL_BYTES", &mut parameters.small_bytes),
             ("UNISONO_CHUNK_BYTES", &mut parameters.chunk_bytes),
+            ("UNISONO_PIPELINE_BYTES", &mut parameters.pipeline_bytes),
             ("UNISONO_SWAP_BYTES", &mut parameters.swap_bytes),
             ("UNISONO_BROADCAST_BYTES", &mut parameters.broadcast_bytes),
             ("UNISONO_WINDOW_BYTES", &mut parameters.window_bytes),
@@ -80,9 +102,16 @@ impl Parameters {
 
     /// Refuse sizes that cannot work: each between a cache line and 1 GiB.
     pub(crate) fn check(&self) -> Result<()> {
+        if let Some(algorithm) = self.algorithm
+            && !REDUCING.contains(&algorithm)
+        {
+            return Err(unknown_algorithm("algorithm", algorithm.name()));
+        }
         for (name, bytes, least) in [
+            ("packet_bytes", self.packet_bytes, 0),
             ("small_bytes", self.small_bytes, 0),
             ("chunk_bytes", self.chunk_bytes, 64),
+            ("pipeline_bytes", self.pipeline_bytes, 64),
             ("swap_bytes", self.swap_bytes, 64),
             ("broadcast_bytes", self.broadcast_bytes, 64),
             ("window_bytes", self.window_bytes, 128),
@@ -107,6 +136,53 @@ pub(crate) fn bytes_of(name: &str, value: &str) -> Result<usize> {
         value: value.to_string(),
         problem: "expected a size such as 16384, 16KiB or 4MiB".to_string(),
     })
+}
+
+impl Parameters {
+    /// How an all-reduce or reduce of `bytes` bytes travels.
+    #[inline]
+    pub(crate) fn reduction_by(&self, bytes: usize, world: usize) -> Algorithm {
+        match self.algorithm {
+            // A single rank stages nothing, so that one step is as good for any size.
+            _ if world == 1 => Algorithm::Swap,
+            Some(algorithm) => algorithm,
+            None if bytes <= self.packet_bytes => Algorithm::Packet,
+            None if bytes <= self.small_bytes => Algorithm::Swap,
+            None if bytes <= self.chunk_bytes => Algorithm::Migrate,
+            None => Algorithm::Pipeline,
+        }
+    }
+
+    /// Whether a message of `bytes` bytes from one rank to another is a packet.
+    #[inline]
+    pub(crate) fn is_packet(&self, bytes: usize) -> bool {
+        match self.algorithm {
+            None => bytes <= self.packet_bytes,
+            Some(algorithm) => algorithm == Algorithm::Packet,
+        }
+    }
+}
+
+/// The algorithms that reduce.
+const REDUCING: [Algorithm; 4] =
+    [Algorithm::Packet, Algorithm::Swap, Algorithm::Migrate, Algorithm::Pipeline];
+
+fn unknown_algorithm(name: &str, value: &str) -> Error {
+    Error::Setting {
+        name: name.to_string(),
+        value: value.to_string(),
+        problem: format!("expected auto or one of {}", REDUCING.map(Algorithm::name).join(", ")),
+    }
+}
+
+fn parse_algorithm(text: &str) -> Result<Option<Algorithm>> {
+    match text.trim() {
+        "auto" => Ok(None),
+        name => match REDUCING.into_iter().find(|algorithm| algorithm.name() == name) {
+            Some(algorithm) => Ok(Some(algorithm)),
+            None => Err(unknown_algorithm("UNISONO_ALGORITHM", text)),
+        },
+    }
 }
 
 /// A size in bytes: a number, or one with KiB, MiB or GiB.

@@ -6,8 +6,8 @@ mod conformance;
 use std::time::Duration;
 
 use conformance::{
-    arguments, asynchronous, order, registered, small_parameters, stream, subgroups, sweep, teams, threads,
-    values,
+    ALGORITHMS, arguments, asynchronous, order, registered, small_parameters, stream, subgroups, sweep,
+    teams, threads, values,
 };
 use unisono::{Communicator, Parameters};
 
@@ -110,9 +110,9 @@ fn a_thread_that_rounds_otherwise_gives_the_same_bits() {
 
 #[test]
 fn all_algorithms_give_the_same_bits() {
-    for small_bytes in [0, 1 << 20] {
+    for algorithm in ALGORITHMS {
         let mut parameters = Parameters::for_world(3);
-        (parameters.small_bytes, parameters.swap_bytes) = (small_bytes, 4096);
+        (parameters.algorithm, parameters.swap_bytes) = (Some(algorithm), 4096);
         on_all_ranks(&parameters, 3, |comm| sweep::float_reductions(&comm));
     }
 }
@@ -129,6 +129,20 @@ fn registered_buffers() {
     for world in full_or_quick(vec![1, 2, 3, 4, 8], vec![1, 2, 3]) {
         for parameters in [Parameters::for_world(world), registered::pushing(world)] {
             on_all_ranks(&parameters, world, |comm| registered::registered_buffers(&comm));
+        }
+    }
+}
+
+#[test]
+fn every_algorithm_carries_every_operation() {
+    for algorithm in ALGORITHMS {
+        for &world in full_or_quick(&[2, 3, 5][..], &[2]) {
+            let mut parameters = small_parameters(world);
+            parameters.algorithm = Some(algorithm);
+            let lengths = |dtype| sweep::lengths(dtype).into_iter().step_by(full_or_quick(2, 6)).collect();
+            on_all_ranks(&parameters, world, |comm| sweep::every_operation(&comm, lengths));
+            let operations = full_or_quick(600, 100);
+            on_all_ranks(&parameters, world, |comm| stream::random_operations(&comm, 7, operations));
         }
     }
 }

@@ -7,7 +7,8 @@ mod harness;
 use std::time::Duration;
 
 use conformance::{
-    arguments, asynchronous, order, registered, small_environment, stream, subgroups, sweep, threads, values,
+    ALGORITHMS, arguments, asynchronous, order, registered, small_environment, stream, subgroups, sweep,
+    threads, values,
 };
 use harness::{Builder, Named, Ranks, quick};
 use unisono::{Communicator, Isa};
@@ -189,9 +190,20 @@ fn reductions_worked_out_by_hand() {
 
 fn all_algorithms_give_the_same_bits() {
     for &world in worlds(&[2, 3, 4]) {
-        for small in ["0", "1MiB"] {
-            let ranks = ranks("float_reductions", world).env("UNISONO_SMALL_BYTES", small);
+        for algorithm in ALGORITHMS {
+            let ranks = ranks("float_reductions", world).env("UNISONO_ALGORITHM", algorithm.name());
             ranks.env("UNISONO_SWAP_BYTES", "4KiB").start().all_succeed(PATIENCE);
+        }
+    }
+}
+
+fn every_algorithm_carries_every_operation() {
+    for algorithm in ALGORITHMS {
+        let forced =
+            |scenario: &str, world| small_ranks(scenario, world).env("UNISONO_ALGORITHM", algorithm.name());
+        for &world in worlds(&[2, 3]) {
+            forced("every_operation", world).start().all_succeed(PATIENCE);
+            forced("random_operations", world).env(OPERATIONS, "1500").start().all_succeed(PATIENCE);
         }
     }
 }
@@ -254,6 +266,7 @@ fn main() {
             reductions_worked_out_by_hand,
             all_algorithms_give_the_same_bits,
             several_threads_per_rank_give_the_bits_of_a_plain_loop,
+            every_algorithm_carries_every_operation,
             ranks_need_not_keep_step,
             subgroups_have_an_order_of_their_own,
             threads_share_a_communicator,

@@ -4,8 +4,8 @@ use crate::explore::{explore, explore_some};
 use crate::scenarios::machine::Space;
 use crate::scenarios::migrate::Wanted;
 use crate::scenarios::push::Waits;
-use crate::scenarios::swap::Writers;
-use crate::scenarios::{barrier, broadcast, migrate, push, swap, window};
+use crate::scenarios::swap::{Messages, Writers};
+use crate::scenarios::{barrier, broadcast, migrate, pipeline, push, swap, window};
 
 #[test]
 fn two_spinning_ranks_meet_twice() {
@@ -30,17 +30,17 @@ fn three_sleeping_ranks_meet() {
 #[test]
 fn swap_needs_no_acknowledgement_where_both_read() {
     // Without the space rule even: what a rank overwrites it has itself read.
-    explore(3, || swap::two_ranks_swap(&[Writers::Both; 3], Space::Ignored));
+    explore(3, || swap::two_ranks_swap(&[Writers::Both; 3], Messages::Plain, Space::Ignored));
 }
 
 #[test]
 fn swap_with_the_space_rule_where_both_read() {
-    explore(3, || swap::two_ranks_swap(&[Writers::Both; 3], Space::Kept));
+    explore(3, || swap::two_ranks_swap(&[Writers::Both; 3], Messages::Plain, Space::Kept));
 }
 
 #[test]
 fn swap_where_one_side_writes() {
-    explore(3, || swap::two_ranks_swap(&[Writers::Only(0); 4], Space::Kept));
+    explore(3, || swap::two_ranks_swap(&[Writers::Only(0); 4], Messages::Plain, Space::Kept));
 }
 
 #[test]
@@ -48,6 +48,33 @@ fn swap_where_the_writer_changes() {
     explore(3, || {
         swap::two_ranks_swap(
             &[Writers::Only(0), Writers::Only(1), Writers::Both, Writers::Only(0)],
+            Messages::Plain,
+            Space::Kept,
+        )
+    });
+}
+
+#[test]
+fn packets_need_no_acknowledgement_where_both_read() {
+    explore(3, || swap::two_ranks_swap(&[Writers::Both; 3], Messages::Packets, Space::Ignored));
+}
+
+#[test]
+fn packets_with_the_space_rule_where_both_read() {
+    explore(3, || swap::two_ranks_swap(&[Writers::Both; 3], Messages::Packets, Space::Kept));
+}
+
+#[test]
+fn packets_where_one_side_writes() {
+    explore(3, || swap::two_ranks_swap(&[Writers::Only(0); 4], Messages::Packets, Space::Kept));
+}
+
+#[test]
+fn packets_where_the_writer_changes() {
+    explore(3, || {
+        swap::two_ranks_swap(
+            &[Writers::Only(0), Writers::Only(1), Writers::Both, Writers::Only(0)],
+            Messages::Packets,
             Space::Kept,
         )
     });
@@ -66,6 +93,16 @@ fn migrate_to_a_root_while_the_other_runs_ahead() {
 #[test]
 fn push_into_both_memories_twice() {
     explore(3, || push::ranks_push(2, 2, Waits::Both));
+}
+
+#[test]
+fn pipeline_to_all() {
+    explore(3, || pipeline::two_ranks_pipeline(3, Wanted::ByAll, Space::Kept));
+}
+
+#[test]
+fn pipeline_to_a_root_while_the_other_runs_ahead() {
+    explore(3, || pipeline::two_ranks_pipeline(3, Wanted::ByRoot(0), Space::Kept));
 }
 
 #[test]

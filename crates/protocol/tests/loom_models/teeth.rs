@@ -9,9 +9,9 @@ use crate::scenarios::migrate::Wanted;
 use crate::scenarios::push::Waits;
 use crate::scenarios::records::{self, Stopping};
 use crate::scenarios::ring::{self, Claim};
-use crate::scenarios::swap::Writers;
+use crate::scenarios::swap::{Messages, Writers};
 use crate::scenarios::team::{self, Joining};
-use crate::scenarios::{broadcast, migrate, push, swap, window, words};
+use crate::scenarios::{broadcast, migrate, pipeline, push, swap, window, words};
 
 #[test]
 #[should_panic(expected = "the fingerprint of rank")]
@@ -22,7 +22,7 @@ fn a_fingerprint_overwritten_too_early() {
 #[test]
 #[should_panic(expected = "Causality violation")]
 fn a_swap_region_overwritten_before_it_was_read() {
-    explore(3, || swap::two_ranks_swap(&[Writers::Only(0); 3], Space::Ignored));
+    explore(3, || swap::two_ranks_swap(&[Writers::Only(0); 3], Messages::Plain, Space::Ignored));
 }
 
 #[test]
@@ -41,6 +41,24 @@ fn registered_memory_read_before_its_input_was_there() {
 #[should_panic(expected = "in round 0")]
 fn registered_memory_used_before_its_result_was_there() {
     explore(3, || push::ranks_push(2, 1, Waits::OnlyBefore));
+}
+
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn a_packet_overwritten_before_it_was_read() {
+    explore(3, || swap::two_ranks_swap(&[Writers::Only(0); 3], Messages::Packets, Space::Ignored));
+}
+
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn a_packet_whose_tag_is_written_before_its_data() {
+    explore(3, || swap::two_ranks_swap(&[Writers::Both; 1], Messages::PacketsTaggedTooEarly, Space::Kept));
+}
+
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn a_half_of_a_pipeline_overwritten_before_it_was_reduced() {
+    explore(3, || pipeline::two_ranks_pipeline(3, Wanted::ByRoot(0), Space::Ignored));
 }
 
 #[test]

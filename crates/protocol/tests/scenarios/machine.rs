@@ -1,6 +1,8 @@
 //! A rank that goes through steps, as `collectives/run.rs` of the library lets it: on the protocol's own [`Steps`].
 
-use unisono_protocol::{ArrivalLine, Ended, Halt, Steps, Wait, Word};
+use unisono_protocol::{ArrivalLine, Ended, Halt, Steps, Tag, Wait, Word};
+
+use super::platform::yield_now;
 
 /// Whether a rank keeps the space rule: staging is written again only after its readers have passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +63,20 @@ impl<'l, W: Wait> Rank<'l, W> {
         }
         let lines = self.lines;
         ended(self.steps.look_back(peers, |peer| &lines[peer]))
+    }
+
+    /// Say that the message of the open step stands behind this tag.
+    pub(crate) fn announce(&self, tag: &Tag) {
+        self.steps.announce(tag, fingerprint_of(self.step()));
+    }
+
+    /// After [`Rank::publish`]: wait for the message of `peer` behind this tag, as packets do: a look or two, then the
+    /// arrival line.
+    pub(crate) fn wait_for_message(&mut self, peer: usize, tag: &Tag) -> Result<(), Ended> {
+        match self.steps.look_for(1 << peer, |_| tag, 2, yield_now) {
+            0 => Ok(()),
+            missing => self.wait_for(missing),
+        }
     }
 
     /// Publish the open step.

@@ -14,7 +14,7 @@ pub(crate) enum Wanted {
 }
 
 impl Wanted {
-    fn by(self, rank: usize) -> bool {
+    pub(crate) fn by(self, rank: usize) -> bool {
         self == Wanted::ByAll || self == Wanted::ByRoot(rank)
     }
 }
@@ -65,6 +65,7 @@ fn take_part(rank: usize, pair: &Pair) -> Result<(), Ended> {
     Ok(())
 }
 
-fn value(rank: usize, chunk: u64) -> u64 {
+/// What `rank` hands out of a chunk.
+pub(crate) fn value(rank: usize, chunk: u64) -> u64 {
     chunk * 10 + rank as u64 + 1
 }

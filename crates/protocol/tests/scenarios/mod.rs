@@ -13,6 +13,7 @@ pub(crate) mod broadcast;
 pub(crate) mod calls;
 pub(crate) mod machine;
 pub(crate) mod migrate;
+pub(crate) mod pipeline;
 pub(crate) mod platform;
 pub(crate) mod push;
 pub(crate) mod records;

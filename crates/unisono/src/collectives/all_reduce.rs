@@ -10,7 +10,7 @@ use crate::arguments;
 use crate::call::{Algorithm, Call, Operation};
 use crate::error::{BoxedResult, Error};
 use crate::group::Group;
-use crate::memory::{Source, Sources, Target, Targets, reduce as reduce_memory};
+use crate::memory::{Source, Sources, Target, Targets};
 
 /// What is reduced, of which type and how.
 #[derive(Clone, Copy, Debug)]
@@ -69,55 +69,86 @@ pub(super) fn reduce_to(
     let reducer = what.reducer(call.operation.name())?;
     let element = what.dtype.size_bytes();
     let bytes = arguments::total_bytes(call.operation.name(), what.count, element, 1)?;
-    // A single rank stages nothing, so that one step is as good for any size.
-    let in_one_step = bytes <= group.parameters.small_bytes || group.members.world == 1;
-    let algorithm = if in_one_step { Algorithm::Swap } else { Algorithm::Migrate };
+    let algorithm = group.parameters.reduction_by(bytes, group.members.world);
     let call = call.of(what.count, what.dtype).reducing(what.op).by(algorithm);
     let mut run = Run::begin(group, call, timeout)?;
-    if algorithm == Algorithm::Swap {
-        run.swap_reduce(&reducer, input, output, what.count, element, wanted)?;
-    } else {
-        let chunk = run.migrate_chunk(element);
-        for first in (0..what.count).step_by(chunk) {
-            let count = chunk.min(what.count - first);
-            let (offset, bytes) = (first * element, count * element);
-            let output = output.map(|output| output.part(offset, bytes));
-            run.migrate(&reducer, input.part(offset, bytes), output, count, element, wanted)?;
-        }
+    let whole = Reduced { reducer: &reducer, input, output, count: what.count, element, wanted };
+    match algorithm {
+        Algorithm::Migrate => run.in_chunks(whole, run.migrate_chunk(element), Run::migrate)?,
+        Algorithm::Pipeline => run.pipeline(whole)?,
+        _ => run.in_chunks(whole, run.swap_piece(element) / element, Run::swap_reduce)?,
     }
     run.finish();
     Ok(())
 }
 
+/// A reduction, or a chunk of one: `count` elements of `input`, to be reduced into `output` on the ranks that want it.
+#[derive(Clone, Copy)]
+pub(crate) struct Reduced<'a> {
+    pub(crate) reducer: &'a Reducer,
+    pub(crate) input: Source<'a>,
+    pub(crate) output: Option<Target<'a>>,
+    pub(crate) count: usize,
+    pub(crate) element: usize,
+    pub(crate) wanted: Wanted,
+}
+
+impl<'a> Reduced<'a> {
+    /// At most `count` elements from element `first`.
+    pub(crate) fn part(self, first: usize, count: usize) -> Self {
+        let count = count.min(self.count.saturating_sub(first));
+        let (offset, bytes) = (first * self.element, count * self.element);
+        let output = self.output.map(|output| output.part(offset, bytes));
+        Reduced { input: self.input.part(offset, bytes), output, count, ..self }
+    }
+
+    /// Its length in bytes.
+    pub(crate) fn bytes(self) -> usize {
+        self.count * self.element
+    }
+}
+
 impl Run<'_> {
-    /// One step: everybody hands its whole input to whoever wants the result, who reduces on its own.
-    fn swap_reduce(
+    /// Reduce chunks of `chunk` elements, one after the other. At least one, so that every call takes part in the order
+    /// of things.
+    fn in_chunks(
         &mut self,
-        reducer: &Reducer,
-        input: Source<'_>,
-        output: Option<Target<'_>>,
-        count: usize,
-        element: usize,
-        wanted: Wanted,
+        whole: Reduced<'_>,
+        chunk: usize,
+        reduce: fn(&mut Self, Reduced<'_>) -> BoxedResult<()>,
     ) -> BoxedResult<()> {
-        let swap = self.open_swap()?;
-        if let (Wanted::ByRoot(root), None) = (wanted, output) {
+        let mut first = 0;
+        loop {
+            reduce(self, whole.part(first, chunk))?;
+            first = first.saturating_add(chunk);
+            if first >= whole.count {
+                return Ok(());
+            }
+        }
+    }
+
+    /// One step: everybody hands its whole input to whoever wants the result, who reduces on its own.
+    fn swap_reduce(&mut self, what: Reduced<'_>) -> BoxedResult<()> {
+        let swap = self.open_swap(what.bytes())?;
+        if let (Wanted::ByRoot(root), None) = (what.wanted, what.output) {
             self.look_back(1 << root)?;
         }
         for peer in self.others() {
-            if wanted == Wanted::ByAll || wanted == Wanted::ByRoot(peer) {
-                crate::memory::copy(self.outbox(swap, peer)?, input);
+            if what.wanted == Wanted::ByAll || what.wanted == Wanted::ByRoot(peer) {
+                self.put(swap, peer, what.input)?;
             }
         }
         self.publish();
-        let Some(output) = output else { return Ok(()) };
-        self.wait_for(self.members.peers())?;
+        let Some(output) = what.output else { return Ok(()) };
+        self.wait_for_messages(swap, self.members.peers())?;
         let (mut sources, mut targets) = (Sources::new(), Targets::new());
         for rank in 0..self.members.world {
-            sources.push(if rank == self.members.rank { input } else { self.inbox(swap, rank) });
+            sources.push(if rank == self.members.rank { what.input } else { self.inbox(swap, rank) });
         }
         targets.push(output);
-        reduce_memory(reducer, &targets, &sources, count, element);
+        self.in_shares(what.bytes() * self.members.world, |share| {
+            share.reduce(what.reducer, &targets, &sources, what.count, what.element);
+        });
         Ok(())
     }
 }

@@ -12,7 +12,7 @@ use crate::arguments;
 use crate::call::{Algorithm, Call, Operation};
 use crate::error::BoxedResult;
 use crate::group::Group;
-use crate::memory::Target;
+use crate::memory::{Source, Target};
 
 /// Every rank's `data` becomes the root's.
 pub(crate) fn broadcast(
@@ -60,9 +60,12 @@ pub(crate) fn barrier(group: &Group, operation: Operation, timeout: Option<Durat
 /// The same as a part of another call.
 pub(crate) fn meet(group: &Group, call: Call, timeout: Option<Duration>) -> BoxedResult<()> {
     let mut run = Run::begin(group, call, timeout)?;
-    run.open_step()?;
+    let swap = run.open_swap(0)?;
+    for peer in run.others() {
+        run.put(swap, peer, Source::of::<u8>(&[]))?;
+    }
     run.publish();
-    run.wait_for(run.members.peers())?;
+    run.wait_for_messages(swap, run.members.peers())?;
     run.finish();
     Ok(())
 }

@@ -39,22 +39,22 @@ impl Run<'_> {
         element: usize,
     ) -> BoxedResult<()> {
         let limit = self.swap_piece(element);
-        let sources = self.those(|peer| blocks.incoming(peer) > 0);
-        let only_readers = self.those(|peer| blocks.outgoing(peer).len() > 0) & !sources;
+        let readers = self.those(|peer| blocks.outgoing(peer).len() > 0);
+        let only_readers = readers & !self.those(|peer| blocks.incoming(peer) > 0);
         let mut offset: usize = 0;
         for pieces in 1.. {
             self.check_deadline(pieces)?;
-            let swap = self.open_swap()?;
+            let swap = self.open_swap(longest.saturating_sub(offset).min(limit))?;
             self.look_back(only_readers)?;
             for peer in self.others() {
                 let part = blocks.outgoing(peer).part(offset, limit);
                 if part.len() > 0 {
-                    let outbox = self.outbox(swap, peer)?;
-                    self.in_shares(part.len(), |share| share.copy(outbox, part));
+                    self.put(swap, peer, part)?;
                 }
             }
             self.publish();
-            self.wait_for(sources)?;
+            let sources = self.those(|peer| blocks.incoming(peer) > offset);
+            self.wait_for_messages(swap, sources)?;
             let run = &*self;
             let piece =
                 |peer| run.inbox(swap, peer).part(0, blocks.incoming(peer).saturating_sub(offset).min(limit));
@@ -80,12 +80,12 @@ impl Run<'_> {
         &mut self,
         mine: impl Fn(usize) -> [u64; 2],
     ) -> BoxedResult<Vec<[u64; 2]>> {
-        let swap = self.open_swap()?;
+        let swap = self.open_swap(size_of::<[u64; 2]>())?;
         for peer in self.others() {
-            copy(self.outbox(swap, peer)?, Source::of(&mine(peer)));
+            self.put(swap, peer, Source::of(&mine(peer)))?;
         }
         self.publish();
-        self.wait_for(self.members.peers())?;
+        self.wait_for_messages(swap, self.members.peers())?;
         let received = |peer| {
             let mut numbers = mine(peer);
             if peer != self.members.rank {

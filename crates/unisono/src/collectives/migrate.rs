@@ -6,12 +6,11 @@
 //! copies the reduced slices out of the slots it had filled, whose lines it will be the next to write.
 //! A slot has one sender, so this holds for any number of ranks; the own slice is never copied.
 
-use unisono_kernels::Reducer;
-
+use super::all_reduce::Reduced;
 use super::run::Run;
 use crate::error::BoxedResult;
 use crate::group::layout::LINE;
-use crate::memory::{Source, Sources, Target, Targets};
+use crate::memory::{Sources, Target, Targets};
 
 /// How a chunk is cut into slices: `count` elements, one slice per rank, whole cache lines but for the end.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +34,41 @@ impl Slices {
     fn bytes(self, rank: usize) -> (usize, usize) {
         (rank * self.per_slice * self.element, self.len(rank) * self.element)
     }
+
+    /// The largest chunk, in elements, whose slices fit in `room` bytes each.
+    pub(crate) fn largest_chunk(room: usize, world: usize, element: usize) -> usize {
+        // Slices are rounded up to whole lines; one line per rank less keeps them inside.
+        let lines = (room.saturating_mul(world) / LINE).saturating_sub(world).max(world);
+        lines * (LINE / element)
+    }
+}
+
+/// The part of every slot that a chunk goes through.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Part {
+    Whole,
+    /// The first half for even numbers, the second for odd ones.
+    Half(usize),
+}
+
+impl Part {
+    fn of(self, slot: Target<'_>) -> Target<'_> {
+        match self {
+            Part::Whole => slot,
+            Part::Half(index) => {
+                let half = slot.len() / 2 / LINE * LINE;
+                slot.part(index % 2 * half, half)
+            }
+        }
+    }
+
+    /// Note that this part is written in `step`; returns when it was written last.
+    fn mark(self, written: &mut [u64; 2], step: u64) -> u64 {
+        match self {
+            Part::Whole => std::mem::replace(written, [step; 2]).into_iter().max().unwrap_or(0),
+            Part::Half(index) => std::mem::replace(&mut written[index % 2], step),
+        }
+    }
 }
 
 /// Who wants the result.
@@ -47,88 +81,73 @@ pub(crate) enum Wanted {
 impl Run<'_> {
     /// Elements that one chunk may have.
     pub(crate) fn migrate_chunk(&self, element: usize) -> usize {
-        let chunk =
-            self.group.parameters.chunk_bytes.min(self.group.layout.migrate_bytes * self.members.world);
-        // Slices are rounded up to whole lines; one line per rank less keeps them inside their slots.
-        let lines = (chunk / LINE).saturating_sub(self.members.world).max(self.members.world);
-        lines * (LINE / element)
+        Slices::largest_chunk(self.group.layout.migrate_bytes, self.members.world, element)
     }
 
-    /// Reduce one chunk of `count` elements; `output` is where the result goes on the ranks that want it.
-    pub(crate) fn migrate(
-        &mut self,
-        reducer: &Reducer,
-        input: Source<'_>,
-        output: Option<Target<'_>>,
-        count: usize,
-        element: usize,
-        wanted: Wanted,
-    ) -> BoxedResult<()> {
-        let slices = Slices::new(count, self.members.world, element);
-        self.hand_out(slices, input)?;
+    /// Reduce one chunk.
+    pub(crate) fn migrate(&mut self, chunk: Reduced<'_>) -> BoxedResult<()> {
+        let slices = self.slices_of(chunk);
+        self.open_step()?;
+        self.hand_out(slices, Part::Whole, chunk)?;
         self.publish();
         self.wait_for(self.members.peers())?;
         self.open_step()?;
-        self.reduce_own_slice(reducer, slices, input, output, wanted);
+        self.reduce_own_slice(slices, Part::Whole, chunk);
         self.publish();
-        if let Some(output) = output {
+        if let Some(output) = chunk.output {
             self.wait_for(self.members.peers())?;
-            self.take_back(slices, output);
+            self.take_back(slices, Part::Whole, output);
         }
         Ok(())
     }
 
-    /// First step: every slice to its reducer, once that one is done with what was in the slot.
-    fn hand_out(&mut self, slices: Slices, input: Source<'_>) -> BoxedResult<()> {
-        self.open_step()?;
+    pub(crate) fn slices_of(&self, chunk: Reduced<'_>) -> Slices {
+        Slices::new(chunk.count, self.members.world, chunk.element)
+    }
+
+    /// In an open step: every slice to its reducer, once that one is done with what was in this part of the slot.
+    pub(crate) fn hand_out(&mut self, slices: Slices, part: Part, chunk: Reduced<'_>) -> BoxedResult<()> {
         let step = self.step();
         for reducer in self.others() {
-            let written = std::mem::replace(&mut self.steps.migrate_written[reducer], step);
+            let written = part.mark(&mut self.steps.migrate_written[reducer], step);
             self.wait_until_passed(1 << reducer, written)?;
             let (offset, bytes) = slices.bytes(reducer);
-            let slot = self.members.memory(reducer).migrate(self.members.rank);
-            self.in_shares(bytes, |share| share.copy(slot, input.part(offset, bytes)));
+            let slot = part.of(self.members.memory(reducer).migrate(self.members.rank));
+            self.in_shares(bytes, |share| share.copy(slot, chunk.input.part(offset, bytes)));
         }
         Ok(())
     }
 
-    /// Second step: the own slice, from all ranks in their order, to whoever wants it.
-    fn reduce_own_slice(
-        &self,
-        reducer: &Reducer,
-        slices: Slices,
-        input: Source<'_>,
-        output: Option<Target<'_>>,
-        wanted: Wanted,
-    ) {
+    /// Once all have handed out: the own slice, from all ranks in their order, to whoever wants it.
+    pub(crate) fn reduce_own_slice(&self, slices: Slices, part: Part, chunk: Reduced<'_>) {
         let members = self.members;
         let (offset, bytes) = slices.bytes(members.rank);
         let (mut sources, mut targets) = (Sources::new(), Targets::new());
         for rank in 0..members.world {
             if rank == members.rank {
-                sources.push(input.part(offset, bytes));
+                sources.push(chunk.input.part(offset, bytes));
             } else {
-                let slot = members.own().migrate(rank).part(0, bytes);
+                let slot = part.of(members.own().migrate(rank)).part(0, bytes);
                 sources.push(slot.as_source());
-                if wanted == Wanted::ByAll || wanted == Wanted::ByRoot(rank) {
+                if chunk.wanted == Wanted::ByAll || chunk.wanted == Wanted::ByRoot(rank) {
                     targets.push(slot);
                 }
             }
         }
-        if let Some(output) = output {
+        if let Some(output) = chunk.output {
             targets.push(output.part(offset, bytes));
         }
         let (count, element) = (slices.len(members.rank), slices.element);
         self.in_shares(bytes * members.world, |share| {
-            share.reduce(reducer, &targets, &sources, count, element);
+            share.reduce(chunk.reducer, &targets, &sources, count, element);
         });
     }
 
-    /// After the second step: the reduced slices, out of the slots that this rank had filled.
-    fn take_back(&self, slices: Slices, output: Target<'_>) {
+    /// Once all have reduced: the results, out of the slots that this rank had filled.
+    pub(crate) fn take_back(&self, slices: Slices, part: Part, output: Target<'_>) {
         for reducer in self.others() {
             let (offset, bytes) = slices.bytes(reducer);
-            let slot = self.members.memory(reducer).migrate(self.members.rank);
+            let slot = part.of(self.members.memory(reducer).migrate(self.members.rank));
             self.in_shares(bytes, |share| share.copy(output.part(offset, bytes), slot.as_source()));
         }
     }

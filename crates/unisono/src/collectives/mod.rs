@@ -3,7 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | [`run`] | one collective under way: number, steps, waits |
-//! | [`swap`], [`migrate`] | the two ways in which staging lines travel |
+//! | [`swap`], [`migrate`], [`pipeline`] | the ways in which staging lines travel |
 //! | [`exchange`], [`blocks`] | blocks between all pairs, and where they lie |
 //! | [`all_reduce`] | all-reduce and reduce |
 //! | [`reduce_scatter`], [`gather`], [`broadcast`] | the others; gather holds all that copies blocks |
@@ -18,6 +18,7 @@ pub(crate) mod broadcast;
 pub(crate) mod exchange;
 pub(crate) mod gather;
 pub(crate) mod migrate;
+pub(crate) mod pipeline;
 pub(crate) mod point_to_point;
 pub(crate) mod push;
 pub(crate) mod reduce_scatter;

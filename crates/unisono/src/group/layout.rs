@@ -7,7 +7,7 @@
 //!  4 KiB   death words      one per peer, held on the owner's robust list
 //!  8 KiB   heads, tails     cursors of the windows: heads of what the owner sends, tails of what it receives
 //!          broadcast        two buffers that the owner, as root, writes and all others read
-//!          swap             one region per peer; the pair's other region lies in the peer's memory
+//!          swap             one region per peer, its tag line first; the pair's other region lies in the peer's memory
 //!          migrate          one slot per peer: the inbox of the owner as reducer
 //!          windows          one per peer: what the peer sends to the owner
 //! ```
@@ -40,7 +40,7 @@ const _: () = assert!(size_of::<ArrivalLine>() == 128 && size_of::<Cursor>() == 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Layout {
     world: usize,
-    /// A pair's region for swap.
+    /// A pair's region for swap: the data behind its tag.
     pub(crate) swap_bytes: usize,
     /// A pair's slot for migrate.
     pub(crate) migrate_bytes: usize,
@@ -90,7 +90,7 @@ impl Layout {
         let placed = (|| {
             place(2 * world, size_of::<Cursor>())?;
             layout.broadcast = place(2, sizes.broadcast_bytes)?;
-            layout.swap = place(peers, sizes.swap_bytes)?;
+            layout.swap = place(peers, sizes.swap_stride())?;
             layout.migrate = place(peers, sizes.migrate_bytes)?;
             layout.windows = place(peers, sizes.window_bytes)?;
             layout.total = place(0, 0)?;
@@ -158,10 +158,21 @@ impl Layout {
         self.broadcast + (buffer & 1) * self.broadcast_bytes
     }
 
-    /// The swap region in the owner's memory that it shares with `peer`.
+    /// From one swap region to the next: a line for the tag, the data, and a line to keep neighbours apart.
+    fn swap_stride(&self) -> usize {
+        if self.swap_bytes == 0 { 0 } else { self.swap_bytes + 2 * LINE }
+    }
+
+    /// The tag of the swap region in the owner's memory that it shares with `peer`; the data follow in the next line.
+    #[inline]
+    pub(crate) fn swap_tag(&self, owner: usize, peer: usize) -> usize {
+        self.swap + self.slot(owner, peer) * self.swap_stride()
+    }
+
+    /// The data of that region.
     #[inline]
     pub(crate) fn swap(&self, owner: usize, peer: usize) -> usize {
-        self.swap + self.slot(owner, peer) * self.swap_bytes
+        self.swap_tag(owner, peer) + LINE
     }
 
     /// The slot in which `sender` hands its slice to the owner as reducer.
@@ -194,6 +205,7 @@ mod tests {
             for owner in 0..world {
                 let mut regions = vec![(0, size_of::<Header>()), (DEATH_WORDS, PAGE)];
                 for peer in (0..world).filter(|peer| *peer != owner) {
+                    regions.push((layout.swap_tag(owner, peer), LINE));
                     regions.push((layout.swap(owner, peer), layout.swap_bytes));
                     regions.push((layout.migrate(owner, peer), layout.migrate_bytes));
                     regions.push((layout.window(owner, peer), layout.window_bytes));

@@ -53,8 +53,8 @@ pub(crate) struct Steps {
     pub(crate) swap_uses: u64,
     /// Per peer and region (0: in the peer's memory, 1: in the own): when this rank last wrote it.
     pub(crate) swap_written: Vec<[u64; 2]>,
-    /// Per reducer: when this rank last wrote its slot there.
-    pub(crate) migrate_written: Vec<u64>,
+    /// Per reducer and half of the slot there: when this rank last wrote it.
+    pub(crate) migrate_written: Vec<[u64; 2]>,
     /// How many broadcast pieces there were.
     pub(crate) broadcast_uses: u64,
     /// Per buffer: when this rank, as root, last wrote it.
@@ -71,7 +71,7 @@ impl Steps {
             history: 0,
             swap_uses: 0,
             swap_written: vec![[0; 2]; world],
-            migrate_written: vec![0; world],
+            migrate_written: vec![[0; 2]; world],
             broadcast_uses: 0,
             broadcast_written: [0; 2],
             sharing: Sharing::default(),

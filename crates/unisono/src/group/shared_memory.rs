@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use unisono_os::mapping::Mapping;
-use unisono_protocol::{ArrivalLine, Cursor};
+use unisono_protocol::{ArrivalLine, Cursor, Tag};
 
 use super::header::Header;
 use super::layout::{DEATH_WORDS, Layout};
@@ -45,7 +45,7 @@ impl SharedMemory {
         debug_assert!(
             offset + size_of::<T>() <= self.layout.total() && offset.is_multiple_of(align_of::<T>())
         );
-        // SAFETY: the types used here (Header, Cursor, AtomicU32) consist of atomics only, for which any
+        // SAFETY: the types used here (Header, Cursor, Tag, AtomicU32) consist of atomics only, for which any
         // bit pattern is valid and which may be written by other processes while a reference exists. The
         // offset comes from the layout, so it is aligned for T and T lies inside `layout.total()` bytes, which
         // the mapping holds (checked in `new`); the mapping lives as long as `self`, hence as the reference.
@@ -99,6 +99,12 @@ impl SharedMemory {
     #[inline]
     pub(crate) fn swap(&self, peer: usize) -> Target<'_> {
         self.data(self.layout.swap(self.owner, peer), self.layout.swap_bytes)
+    }
+
+    /// The tag of that region.
+    #[inline]
+    pub(crate) fn swap_tag(&self, peer: usize) -> &Tag {
+        self.words(self.layout.swap_tag(self.owner, peer))
     }
 
     /// The slot in which `sender` hands its slice to the owner.

@@ -27,7 +27,7 @@ pub(crate) mod threads;
 mod transfers;
 pub(crate) mod values;
 
-use unisono::{Communicator, DType, Parameters, ReduceOp, RegisteredMemory, Result};
+use unisono::{Algorithm, Communicator, DType, Parameters, ReduceOp, RegisteredMemory, Result};
 
 use buffer::{Buffer, Place};
 pub(crate) use inputs::Draws;
@@ -282,6 +282,10 @@ impl Task<'_> {
     }
 }
 
+/// The algorithms of `UNISONO_ALGORITHM`.
+pub(crate) const ALGORITHMS: [Algorithm; 4] =
+    [Algorithm::Packet, Algorithm::Swap, Algorithm::Migrate, Algorithm::Pipeline];
+
 /// Parameters so small that a few kilobytes go through every switch, several chunks and around every ring.
 pub(crate) fn small_parameters(world: usize) -> Parameters {
     let mut parameters = Parameters::for_world(world);
@@ -297,10 +301,12 @@ pub(crate) fn small_environment() -> Vec<(&'static str, String)> {
     small_sizes(&mut parameters).map(|(name, _, bytes)| (name, bytes.to_string())).into()
 }
 
-fn small_sizes(parameters: &mut Parameters) -> [(&'static str, &mut usize, usize); 6] {
+fn small_sizes(parameters: &mut Parameters) -> [(&'static str, &mut usize, usize); 8] {
     [
+        ("UNISONO_PACKET_BYTES", &mut parameters.packet_bytes, 128),
         ("UNISONO_SMALL_BYTES", &mut parameters.small_bytes, 256),
-        ("UNISONO_CHUNK_BYTES", &mut parameters.chunk_bytes, 4096),
+        ("UNISONO_CHUNK_BYTES", &mut parameters.chunk_bytes, 2048),
+        ("UNISONO_PIPELINE_BYTES", &mut parameters.pipeline_bytes, 1024),
         ("UNISONO_SWAP_BYTES", &mut parameters.swap_bytes, 512),
         ("UNISONO_BROADCAST_BYTES", &mut parameters.broadcast_bytes, 320),
         ("UNISONO_WINDOW_BYTES", &mut parameters.window_bytes, 512),

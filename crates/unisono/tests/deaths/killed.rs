@@ -139,18 +139,18 @@ fn news_after(survivor: &Outcome, pid: u32, entered: u64) -> f64 {
 }
 
 /// Deaths at all points that the operation passes, in worlds of 2, 3 and 4.
-fn killed_at_every_step_of(operation: &str, points: &[(&str, usize, u64)]) {
+fn killed_at_every_step_of(operation: &str, points: &[(&str, usize, u64)], variables: &[(&str, &str)]) {
     let mut slowest: f64 = 0.0;
     for world in [2, 3, 4] {
         for (index, (point, pass, delay_ms)) in points.iter().enumerate() {
             let victim = (world + index) % world;
             let death =
-                Death { operation, world, victim, point, pass: *pass, delay_ms: *delay_ms, variables: &[] };
+                Death { operation, world, victim, point, pass: *pass, delay_ms: *delay_ms, variables };
             slowest = slowest.max(death.happens());
         }
     }
     note(&format!(
-        "killed in {operation}: news after {slowest:.2} ms at the latest, of {} deaths",
+        "killed in {operation} {variables:?}: news after {slowest:.2} ms at the latest, of {} deaths",
         3 * points.len()
     ));
 }
@@ -159,27 +159,40 @@ fn killed_at_every_step_of(operation: &str, points: &[(&str, usize, u64)]) {
 const STEPS: [(&str, usize, u64); 4] =
     [("before_arrive", 4, 0), ("after_copy_in", 5, 0), ("after_publish", 6, 0), ("before_arrive", 3, 30)];
 
+/// The same where messages are packets: also between the tag and the arrival.
+const STEPS_OF_PACKETS: [(&str, usize, u64); 6] = [
+    ("before_arrive", 4, 0),
+    ("after_tag", 5, 0),
+    ("after_tag", 12, 30),
+    ("after_copy_in", 5, 0),
+    ("after_publish", 6, 0),
+    ("before_arrive", 3, 30),
+];
+
 pub(crate) fn a_rank_killed_in_a_small_all_reduce_is_named_to_every_survivor() {
-    killed_at_every_step_of("all_reduce_small", &STEPS);
+    killed_at_every_step_of("all_reduce_small", &STEPS_OF_PACKETS, &[]);
+    killed_at_every_step_of("all_reduce_small", &STEPS, &[("UNISONO_ALGORITHM", "swap")]);
 }
 
 pub(crate) fn a_rank_killed_in_a_large_all_reduce_is_named_to_every_survivor() {
-    // A call takes seven chunks of two steps: passes in the middle of the second call.
+    // A call takes 14 steps: passes in the middle of the second call.
     let steps = [
         ("before_arrive", 20, 0),
         ("after_copy_in", 21, 0),
         ("after_publish", 22, 0),
         ("before_arrive", 16, 30),
     ];
-    killed_at_every_step_of("all_reduce_large", &steps);
+    for algorithm in ["migrate", "pipeline"] {
+        killed_at_every_step_of("all_reduce_large", &steps, &[("UNISONO_ALGORITHM", algorithm)]);
+    }
 }
 
 pub(crate) fn a_rank_killed_in_a_broadcast_is_named_to_every_survivor() {
-    killed_at_every_step_of("broadcast", &STEPS);
+    killed_at_every_step_of("broadcast", &STEPS, &[]);
 }
 
 pub(crate) fn a_rank_killed_in_a_gather_is_named_to_every_survivor() {
-    killed_at_every_step_of("gather", &STEPS);
+    killed_at_every_step_of("gather", &STEPS, &[]);
 }
 
 pub(crate) fn a_rank_killed_in_a_send_is_named_to_every_survivor() {
@@ -187,11 +200,12 @@ pub(crate) fn a_rank_killed_in_a_send_is_named_to_every_survivor() {
     killed_at_every_step_of(
         "send_recv",
         &[("after_copy_in", 4, 0), ("after_publish", 4, 0), ("after_copy_in", 3, 30)],
+        &[],
     );
 }
 
 pub(crate) fn a_rank_killed_in_a_barrier_is_named_to_every_survivor() {
-    killed_at_every_step_of("barrier", &STEPS);
+    killed_at_every_step_of("barrier", &STEPS_OF_PACKETS, &[]);
 }
 
 pub(crate) fn a_rank_killed_while_it_registers_or_pushes_is_named_to_every_survivor() {
@@ -210,7 +224,7 @@ pub(crate) fn a_rank_killed_while_it_registers_or_pushes_is_named_to_every_survi
         ("after_copy_in", 5, 0),
         ("after_publish", 9, 0),
     ];
-    killed_at_every_step_of("registered", &steps);
+    killed_at_every_step_of("registered", &steps, &[]);
 }
 
 pub(crate) fn a_rank_killed_in_asynchronous_operations_is_named_to_every_survivor() {

@@ -86,6 +86,9 @@ pub(crate) fn a_rank_0_that_breaks_the_rules_is_an_error_on_the_others() {
         odd_parameters(|odd| odd.window_bytes = usize::MAX / 2),
         odd_parameters(|odd| odd.broadcast_bytes = 1),
         odd_parameters(|odd| odd.small_bytes = usize::MAX),
+        odd_parameters(|odd| odd.packet_bytes = usize::MAX),
+        odd_parameters(|odd| odd.pipeline_bytes = 0),
+        odd_parameters(|odd| odd.algorithm = Some(unisono::Algorithm::Window)),
     ] {
         see(
             "expected",

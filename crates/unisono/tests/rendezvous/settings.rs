@@ -6,9 +6,12 @@ use crate::faults::{PATIENCE, Scratch, ended};
 use crate::meeting::meeting_of;
 
 /// Variables that a rank may have on its own, each with values that make sense.
-const HARMLESS: [(&str, &[&str]); 12] = [
+const HARMLESS: [(&str, &[&str]); 15] = [
+    ("UNISONO_ALGORITHM", &["auto", "packet", "swap", "migrate", "pipeline"]),
+    ("UNISONO_PACKET_BYTES", &["0", "1MiB"]),
     ("UNISONO_SMALL_BYTES", &["0", "1MiB"]),
     ("UNISONO_CHUNK_BYTES", &["64", "16MiB"]),
+    ("UNISONO_PIPELINE_BYTES", &["64", "16MiB"]),
     ("UNISONO_SWAP_BYTES", &["64", "4MiB"]),
     ("UNISONO_BROADCAST_BYTES", &["64", "4MiB"]),
     ("UNISONO_WINDOW_BYTES", &["128", "4MiB"]),
@@ -94,6 +97,9 @@ pub(crate) fn ranks_that_are_told_different_names_do_not_meet_and_say_so() {
 
 pub(crate) fn a_value_that_makes_no_sense_is_named() {
     let nonsense: &[(&str, &[&str])] = &[
+        ("UNISONO_ALGORITHM", &["", "fast", "shared"]),
+        ("UNISONO_PACKET_BYTES", &["many"]),
+        ("UNISONO_PIPELINE_BYTES", &["1"]),
         ("UNISONO_SMALL_BYTES", &["12parsecs", "-1", "2GiB"]),
         ("UNISONO_CHUNK_BYTES", &["", "0", "99999999999999999999"]),
         ("UNISONO_SWAP_BYTES", &["1.5MiB"]),
