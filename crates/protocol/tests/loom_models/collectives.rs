@@ -91,6 +91,12 @@ fn migrate_to_a_root_while_the_other_runs_ahead() {
 }
 
 #[test]
+fn a_pipeline_needs_no_acknowledgement() {
+    // Without the space rule even: a half is written again two steps later, and each step waits for all reducers.
+    explore(3, || pipeline::two_ranks_pipeline(3, Wanted::ByRoot(0), Space::Ignored));
+}
+
+#[test]
 fn push_into_both_memories_twice() {
     explore(3, || push::ranks_push(2, 2, Waits::Both));
 }

@@ -11,7 +11,7 @@ use crate::scenarios::records::{self, Stopping};
 use crate::scenarios::ring::{self, Claim};
 use crate::scenarios::swap::{Messages, Writers};
 use crate::scenarios::team::{self, Joining};
-use crate::scenarios::{broadcast, migrate, pipeline, push, swap, window, words};
+use crate::scenarios::{broadcast, migrate, push, swap, window, words};
 
 #[test]
 #[should_panic(expected = "the fingerprint of rank")]
@@ -53,12 +53,6 @@ fn a_packet_overwritten_before_it_was_read() {
 #[should_panic(expected = "Causality violation")]
 fn a_packet_whose_tag_is_written_before_its_data() {
     explore(3, || swap::two_ranks_swap(&[Writers::Both; 1], Messages::PacketsTaggedTooEarly, Space::Kept));
-}
-
-#[test]
-#[should_panic(expected = "Causality violation")]
-fn a_half_of_a_pipeline_overwritten_before_it_was_reduced() {
-    explore(3, || pipeline::two_ranks_pipeline(3, Wanted::ByRoot(0), Space::Ignored));
 }
 
 #[test]
