@@ -22,7 +22,7 @@ const PAIRS: &[(&str, Made, &str, Made, &str)] = &[
     (
         "algorithm",
         |comm| sum(comm, &mut [1u8; 64]),
-        "swap",
+        "packet",
         |comm| sum(comm, &mut vec![1u8; 200_000]),
         "migrate",
     ),
