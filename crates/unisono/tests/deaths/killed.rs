@@ -235,7 +235,7 @@ pub(crate) fn a_rank_killed_in_asynchronous_operations_is_named_to_every_survivo
         ("after_publish", 20, 0),
         ("before_arrive", 14, 30),
     ];
-    killed_at_every_step_of("asynchronous", &steps);
+    killed_at_every_step_of("asynchronous", &steps, &[]);
 }
 
 /// One thread of the victim is in the middle of its share, the others in theirs.
