@@ -35,8 +35,8 @@ pub struct Parameters {
     pub broadcast_bytes: usize,
     /// The window of each ordered pair for send and recv: a send of up to this size returns at once.
     pub window_bytes: usize,
-    /// From this many bytes on, all-reduce and reduce on registered memory work in place on all ranks' memory (push);
-    /// reduce-scatter, all-gather and broadcast from 32 times as many.
+    /// From this many bytes on, an all-reduce on registered memory works in place on all ranks' memory (push); the other
+    /// operations on registered memory do from 32 times as many.
     pub push_bytes: usize,
 }
 

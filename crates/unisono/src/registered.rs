@@ -1,7 +1,7 @@
 //! Registered (symmetric) memory: allocated by all ranks at once, and mapped by all.
 //!
-//! Collectives on it need no staging: from [`push_bytes`](crate::Parameters) on, ranks read and write one another's memory
-//! in place. [`Communicator::alloc`](crate::Communicator::alloc) gives a [`Registered`] buffer; an operation takes all of it
+//! Large collectives on it need no staging (see [`push_bytes`](crate::Parameters)): ranks read and write one another's memory in
+//! place. [`Communicator::alloc`](crate::Communicator::alloc) gives a [`Registered`] buffer; an operation takes all of it
 //! or a [`RegisteredSlice`] of it, which must be the same on all ranks.
 //!
 //! The one invariant that matters: **no reference to the contents is ever made**, because other ranks write them during an

@@ -47,8 +47,8 @@ const BLOCK: usize = 2048;
 /// How far ahead of it lines are asked for.
 const AHEAD: usize = 2 * BLOCK;
 
-/// How many times as much it takes until push pays where data goes one way only. Measured with two ranks on far cores: all-reduce
-/// gains from 64 KiB on; reduce-scatter, all-gather and broadcast from 2 MiB on.
+/// How many times as much it takes until push pays where each byte crosses once. Measured with two ranks on far cores: all-reduce
+/// gains from 64 KiB on, the others from 2 MiB on.
 const ONE_WAY: usize = 32;
 
 /// A part of registered memory: the same on all ranks.
@@ -102,7 +102,7 @@ impl<'a> Part<'a> {
 /// one copy through staging, which counts only where that no longer stays in the caches.
 fn is_worth_it(group: &Group, part: Part<'_>, operation: Operation) -> bool {
     let from = match operation {
-        Operation::AllReduce | Operation::Reduce => group.parameters.push_bytes,
+        Operation::AllReduce => group.parameters.push_bytes,
         _ => group.parameters.push_bytes.saturating_mul(ONE_WAY),
     };
     group.members.world > 1 && part.bytes() >= from

@@ -89,7 +89,7 @@ impl Communicator {
         Ok(push::all_gather(&self.group, part, self.timeout)?)
     }
 
-    /// [`broadcast`](Self::broadcast) on registered memory. From [`push_bytes`](crate::Parameters) on all ranks take part in
+    /// [`broadcast`](Self::broadcast) on registered memory. If it is large, all ranks take part in
     /// spreading the data, and the root waits for them.
     ///
     /// # Errors

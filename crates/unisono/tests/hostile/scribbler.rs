@@ -206,6 +206,7 @@ pub(crate) fn ranks_survive_whatever_is_written_into_their_shared_memory() {
             .env("ROUNDS", &rounds.to_string())
             .env("UNISONO_CHUNK_BYTES", "64KiB")
             .env("UNISONO_SWAP_BYTES", "16KiB")
+            .env("UNISONO_PUSH_BYTES", "1KiB")
             .start()
             .all_succeed(Duration::from_secs(100));
         let told: Vec<String> =
