@@ -16,11 +16,11 @@ use unisono_os::{cpu, process};
 
 use crate::group::{Group, Place};
 use crate::recipe::{Recipe, Recipes};
-use crate::report;
 use crate::schedule::{Cell, CellResults, Probe, one_round};
 use crate::targets::Targets;
 use crate::verdict::{OURS, judge};
 use crate::wire::{Loop, Work};
+use crate::{picture, report};
 
 /// Set in the environment of the program that leads the session.
 const INSIDE: &str = "UNISONO_COMPARE_SESSION";
@@ -64,6 +64,9 @@ pub(crate) struct Arguments {
     /// Write everything to this file.
     #[arg(long)]
     json: Option<PathBuf>,
+    /// Draw what was measured back to back into this file.
+    #[arg(long)]
+    svg: Option<PathBuf>,
 }
 
 fn operation(name: &str) -> anyhow::Result<Operation> {
@@ -116,6 +119,9 @@ fn compare(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if let Some(path) = &arguments.json {
         let json = report::json_of(&recipes, &all, &verdicts, &targets);
         write(path, &format!("{json:#}\n"))?;
+    }
+    if let Some(path) = &arguments.svg {
+        write(path, &picture::of(&all, &targets)?)?;
     }
     let wrong = all
         .iter()
@@ -217,12 +223,7 @@ fn start(recipes: &Recipes, place: &Place, cells: &[Cell]) -> Vec<Group> {
 
 /// One table for all cells that differ in their size only.
 fn print_tables(results: &[CellResults], targets: &Targets) {
-    let alike = |one: &CellResults, other: &CellResults| {
-        one.cell.work.operation == other.cell.work.operation
-            && one.cell.work.dtype == other.cell.work.dtype
-            && one.cell.around == other.cell.around
-    };
-    for table in results.chunk_by(alike) {
+    for table in results.chunk_by(|one, other| one.cell.differs_in_size_only(&other.cell)) {
         println!("{}", report::table_of(&table.iter().collect::<Vec<_>>(), targets));
     }
 }

@@ -14,12 +14,14 @@
 //! | [`cell`] | from rounds to one value; which rounds count |
 //! | [`verdict`] | values against the targets of `targets.toml` |
 //! | [`report`] | tables and JSON |
+//! | [`picture`] | a chart |
 //! | [`caller`] | a rank of unisono's group |
 
 mod caller;
 mod cell;
 mod driver;
 mod group;
+mod picture;
 mod recipe;
 mod report;
 mod schedule;

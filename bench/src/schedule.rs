@@ -43,6 +43,12 @@ impl Cell {
         if self.ranks > self.cores { value.mean_ns } else { value.p50_ns }
     }
 
+    /// Whether both stand in one table.
+    pub(crate) fn differs_in_size_only(&self, other: &Cell) -> bool {
+        let work = Work { count: self.work.count, ..other.work };
+        Cell { work, ..*other } == *self
+    }
+
     /// The loop in words.
     pub(crate) fn around_in_words(&self) -> &'static str {
         match self.around {

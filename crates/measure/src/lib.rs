@@ -14,10 +14,12 @@
 //! | [`report`] | a measured line, as columns for people and as JSON for programs |
 //! | [`size`] | sizes in bytes as people write them |
 //! | [`table`] | tables for people |
+//! | [`chart`] | charts of time over size |
 //!
 //! It is a ground floor: it knows neither the library nor the operating system. Pinning a thread is the
 //! caller's, handed in as a closure.
 
+pub mod chart;
 pub mod operation;
 pub mod placement;
 pub mod report;

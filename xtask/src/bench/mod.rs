@@ -51,6 +51,9 @@ pub(crate) struct Options {
     /// Write everything to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Draw what was measured back to back into this file.
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
 }
 
 impl Options {
@@ -60,7 +63,12 @@ impl Options {
 
     /// The options that the measuring program understands.
     fn forwarded(&self) -> Vec<(&'static str, String)> {
-        let json = self.json.as_ref().map(|path| path.display().to_string());
+        // The program runs in the repository's root, the person who names a file need not.
+        let absolute = |path: &Option<PathBuf>| {
+            let path = std::path::absolute(path.as_ref()?).ok()?;
+            Some(path.display().to_string())
+        };
+        let (json, svg) = (absolute(&self.json), absolute(&self.svg));
         let given = [
             ("--ops", &self.ops),
             ("--ranks", &self.ranks),
@@ -70,6 +78,7 @@ impl Options {
             ("--rounds", &self.rounds),
             ("--seconds", &self.seconds),
             ("--json", &json),
+            ("--svg", &svg),
         ];
         given.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))).collect()
     }
