@@ -34,6 +34,25 @@ fn bench_prints_a_json_line_per_size_with_the_documented_keys() {
 }
 
 #[test]
+fn the_queue_is_measured_with_its_rate_to_one_and_to_three_readers() {
+    for readers in ["1", "3"] {
+        let sizes = ["--min-bytes", "64", "--max-bytes", "2MiB", "--factor", "32768", "--seconds", "0.05"];
+        let (code, out, err) = run(&[&["bench", "queue", "-n", readers, "--json"], &sizes[..]].concat());
+        assert_eq!(code, Some(0), "{err}");
+        let lines = lines(&out);
+        assert_eq!(lines.len(), 2, "{out}");
+        for (line, bytes) in lines.iter().zip([64, 2 << 20]) {
+            assert_eq!((&line["op"], &line["bytes"]), (&Value::from("queue"), &Value::from(bytes)));
+            assert_eq!(line["wrong"], 0);
+            let number = |key: &str| line[key].as_f64().unwrap_or_else(|| panic!("{key} in {line}"));
+            assert!(number("p50_us") > 0.0 && number("msgs_per_s") > 0.0, "{line}");
+        }
+    }
+    let (code, _, err) = run(&["bench", "queue", "-n", "65"]);
+    assert!(code != Some(0) && err.contains("1 to 64 readers"), "{err}");
+}
+
+#[test]
 fn every_operation_gives_right_results() {
     for operation in [
         "all-gather",

@@ -46,6 +46,9 @@ pub struct Line {
     pub rounds: usize,
     /// Whether the cores moved during every round, so that the value is of a mixture of near and far.
     pub moved: bool,
+    /// Messages a second in one direction; queues only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub msgs_per_s: Option<f64>,
 }
 
 /// What was measured: everything of a [`Line`] that is known before the clock runs.
@@ -89,6 +92,7 @@ impl Line {
             samples: settled.summary.samples,
             rounds: settled.rounds,
             moved: settled.moved,
+            msgs_per_s: None,
         }
     }
 

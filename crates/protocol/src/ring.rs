@@ -146,13 +146,6 @@ pub struct Record {
 impl Record {
     const BYTES: u64 = (1 << 48) - 1;
 
-    /// The most bytes that a record with contents of `bytes` bytes takes, wherever it begins.
-    pub const fn room_for(bytes: u64) -> u64 {
-        let padding = if bytes >= LARGE { LINE - RECORD_ALIGNMENT } else { 0 };
-        (RECORD_HEAD + padding).saturating_add(bytes).saturating_add(RECORD_ALIGNMENT - 1) / RECORD_ALIGNMENT
-            * RECORD_ALIGNMENT
-    }
-
     /// The record of `bytes` bytes that begins at `position`.
     #[inline]
     pub const fn at(position: u64, kind: Kind, bytes: u64) -> Self {
@@ -226,7 +219,7 @@ mod tests {
                 let record = Record::at(position, Kind::Inline, bytes);
                 assert_eq!(Record::unpack(record.pack(), record.len()), Some(record));
                 assert_eq!(Record::unpack(record.pack(), record.len() - 1), None);
-                assert!(record.len() <= Record::room_for(bytes) && record.len() >= bytes + RECORD_HEAD);
+                assert!(record.len() >= bytes + RECORD_HEAD && record.len() < bytes + RECORD_HEAD + 72);
                 assert!(record.len().is_multiple_of(RECORD_ALIGNMENT));
                 if bytes >= LARGE {
                     assert!((position + record.contents()).is_multiple_of(LINE));

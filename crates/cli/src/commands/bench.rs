@@ -17,8 +17,8 @@ use unisono_measure::rounds::{Round, Settled, operations_in, settle};
 use unisono_measure::{Operation, size};
 use unisono_os::{memory_limit, process};
 
-use super::death;
 use super::run::seconds;
+use super::{death, queue};
 use crate::output;
 use crate::worker::pool::{Pool, Probe};
 use crate::worker::protocol::{Answer, Request, Subject};
@@ -38,7 +38,7 @@ const SESSION: &str = "UNISONO_BENCH_SESSION";
 /// Checked calls of one size, each with other data.
 const CHECKED: usize = 5;
 
-/// Measure a collective, or how fast a death is noticed.
+/// Measure a collective, the message queue, or how fast a death is noticed.
 ///
 /// Prints nccl-tests' columns on a terminal, and one JSON object per size elsewhere or with --json. The size is the larger of
 /// a rank's two buffers, times are those of the slowest rank, algbw is size over the median, busbw is comparable
@@ -56,6 +56,7 @@ pub(crate) struct Arguments {
 #[derive(Subcommand)]
 enum Other {
     Death(death::Arguments),
+    Queue(queue::Arguments),
 }
 
 #[derive(clap::Args)]
@@ -113,6 +114,7 @@ struct Collective {
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     match (&arguments.subcommand, &arguments.collective) {
         (Some(Other::Death(arguments)), _) => in_a_session_of_its_own(|| death::run(arguments)),
+        (Some(Other::Queue(arguments)), _) => in_a_session_of_its_own(|| queue::run(arguments)),
         (None, Some(collective)) => in_a_session_of_its_own(|| measure(collective)),
         // clap asks for one of the two before it comes to this.
         (None, None) => bail!("say which operation to measure: see unisono bench --help"),

@@ -5,4 +5,5 @@ pub(crate) mod bench;
 pub(crate) mod death;
 pub(crate) mod doctor;
 mod machine;
+mod queue;
 pub(crate) mod run;

@@ -10,6 +10,7 @@ mod death;
 mod operate;
 pub(crate) mod pool;
 pub(crate) mod protocol;
+mod queue;
 mod rank;
 mod traffic;
 
@@ -32,10 +33,11 @@ pub(crate) const SUBCOMMAND: &str = "worker-of-bench";
 /// # Errors
 /// When the parent is gone or speaks another protocol.
 pub(crate) fn serve() -> anyhow::Result<ExitCode> {
-    let mut rank = None;
+    let (mut rank, mut side) = (None, None);
     for line in std::io::stdin().lock().lines() {
         let request = serde_json::from_str(&line?).context("a request that is none")?;
-        let answer = answer(request, &mut rank).unwrap_or_else(|error| Answer::Failed(output::chain(&error)));
+        let answer = answer(request, &mut rank, &mut side)
+            .unwrap_or_else(|error| Answer::Failed(output::chain(&error)));
         let mut standard_output = std::io::stdout().lock();
         serde_json::to_writer(&mut standard_output, &answer)?;
         standard_output.write_all(b"\n")?;
@@ -44,7 +46,11 @@ pub(crate) fn serve() -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn answer(request: Request, rank: &mut Option<Rank>) -> anyhow::Result<Answer> {
+fn answer(
+    request: Request,
+    rank: &mut Option<Rank>,
+    side: &mut Option<queue::Side>,
+) -> anyhow::Result<Answer> {
     match request {
         Request::Probe { cpus: (one, other) } => Ok(Answer::Probed(probe(one, other))),
         Request::Connect(place) => {
@@ -61,6 +67,7 @@ fn answer(request: Request, rank: &mut Option<Rank>) -> anyhow::Result<Answer> {
             death::take_up(burden)?;
             Ok(Answer::Done)
         }
+        Request::Queue(request) => queue::answer(request, side),
         Request::LoopUntilDeath => Ok(Answer::Learned(connected(rank)?.loop_until_death()?)),
     }
 }

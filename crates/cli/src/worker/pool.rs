@@ -113,12 +113,7 @@ impl Pool {
     /// When a process cannot be started, or the ranks do not meet: with the error of each.
     pub(crate) fn start(ranks: usize) -> anyhow::Result<Pool> {
         let environment = Environment::new(ranks)?;
-        let allowed = cpu::allowed_cpus();
-        let cpus: Vec<usize> =
-            (0..ranks).map(|rank| allowed.get(rank % allowed.len().max(1)).copied().unwrap_or(0)).collect();
-        let workers =
-            (0..ranks).map(|rank| Worker::start(format!("rank {rank}"))).collect::<Result<_, _>>()?;
-        let mut pool = Pool { workers, cpus };
+        let mut pool = Pool::unconnected(ranks)?;
         let requests: Vec<Request> = (0..ranks)
             .map(|rank| {
                 let (cpu, run_id) = (pool.cpus[rank], environment.run_id.clone());
@@ -127,6 +122,33 @@ impl Pool {
             .collect();
         pool.exchange(&requests)?;
         Ok(pool)
+    }
+
+    /// Start `ranks` processes that are nothing yet.
+    ///
+    /// # Errors
+    /// When a process cannot be started.
+    pub(crate) fn unconnected(ranks: usize) -> anyhow::Result<Pool> {
+        let allowed = cpu::allowed_cpus();
+        let cpus: Vec<usize> =
+            (0..ranks).map(|rank| allowed.get(rank % allowed.len().max(1)).copied().unwrap_or(0)).collect();
+        let workers =
+            (0..ranks).map(|rank| Worker::start(format!("rank {rank}"))).collect::<Result<_, _>>()?;
+        Ok(Pool { workers, cpus })
+    }
+
+    /// The core on which a rank is to be.
+    pub(crate) fn cpu(&self, rank: usize) -> usize {
+        self.cpus[rank]
+    }
+
+    /// Ask one rank and wait for its answer.
+    ///
+    /// # Errors
+    /// When it failed: with its words.
+    pub(crate) fn ask_one(&mut self, rank: usize, request: &Request) -> anyhow::Result<Answer> {
+        self.workers[rank].ask(request)?;
+        self.workers[rank].answer()
     }
 
     /// The worker of a rank.

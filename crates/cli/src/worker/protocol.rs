@@ -40,6 +40,23 @@ pub(crate) enum Request {
     Prepare(Burden),
     /// Call all-reduce until it fails, and tell when it did.
     LoopUntilDeath,
+    /// Be a side of a queue, or measure with it.
+    Queue(QueueRequest),
+}
+
+/// What a side of a queue is asked to do.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum QueueRequest {
+    /// Become the writer.
+    Write { cpu: usize, readers: usize },
+    /// Become a reader.
+    Read { cpu: usize, handle: Vec<u8>, rank: usize },
+    /// Wait until all are there; the writer with the handles of the readers' own queues.
+    Meet { handles: Vec<Vec<u8>> },
+    /// Send messages to and fro, one at a time.
+    Echo { bytes: usize, warm_up: usize, messages: usize },
+    /// Send messages in one direction.
+    Stream { bytes: usize, messages: usize },
 }
 
 /// What a worker answers.
@@ -55,6 +72,10 @@ pub(crate) enum Answer {
     Checked(u64),
     /// An operation failed because a rank died.
     Learned(Learned),
+    /// A queue's handle.
+    Handle(Vec<u8>),
+    /// Messages a second.
+    Rate(f64),
     /// It could not be done, and why.
     Failed(String),
 }

@@ -69,7 +69,8 @@ impl Identity {
 #[repr(C, align(128))]
 pub(super) struct Head {
     pub(super) position: Position,
-    /// How many messages lie before it; in the same line, so that a look at it costs nothing more.
+    /// How many messages lie before it; for people. It is stored a little before the position, which has the line on its way
+    /// while the record is still being written.
     pub(super) messages: AtomicU64,
 }
 

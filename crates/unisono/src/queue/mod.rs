@@ -19,6 +19,7 @@
 mod builder;
 mod claim;
 mod error;
+mod gather;
 mod hall;
 mod handle;
 mod host;
@@ -34,6 +35,7 @@ mod writer;
 
 pub use builder::Builder;
 pub use error::{Error, Presence, ReaderStatus, Result, Role, WaitedFor};
+pub use gather::{Gather, GatherControl, Missing, Round};
 pub use hall::WhenGone;
 pub use handle::Handle;
 pub use message::Message;

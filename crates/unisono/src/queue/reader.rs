@@ -18,15 +18,18 @@ use super::handle::Handle;
 use super::line::{Fate, Line};
 use super::memory::Home;
 use super::message::Message;
-use super::wait::{Cadence, Waiting};
+use super::wait::{Cadence, Pace, Waiting};
 use crate::background::Background;
 use crate::marker::Marker;
 
 /// How long a writer may take to let a reader in.
 const OPENING_TAKES: Duration = Duration::from_secs(30);
 
-/// How long the writer's word of a large message may be under way after the message was published.
-const HEARING_TAKES: Duration = Duration::from_secs(1);
+/// Looks for a message before anything else is thought of; a microsecond or so.
+const EAGER_LOOKS: u32 = 50;
+/// A reader that never waits says now and then that it lives; reading the clock for every message would cost as much as
+/// a short message does.
+const STEPS_NOTED: u64 = 64;
 
 /// Whether a wait ends when the writer is gone.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -49,6 +52,7 @@ pub struct Reader {
     messages: u64,
     head: u64,
     cadence: Cadence,
+    pace: Pace,
     listener: Background,
     _marker: Marker,
     born: ForkMark,
@@ -100,6 +104,7 @@ impl Reader {
             messages: claimed.admitted.messages,
             head: claimed.admitted.position,
             cadence: Cadence::default(),
+            pace: Pace::default(),
             listener: claimed.listener,
             _marker: claimed.marker,
             born: ForkMark::now(),
@@ -208,8 +213,6 @@ impl Reader {
         let (number, bytes) = self.line.writer.address(self.position);
         let line = Arc::clone(&self.line);
         let is_known = || line.has_heard_all() || line.home(number).is_some();
-        // Even a reader that polls waits for what is under way.
-        let timeout = timeout.map(|timeout| timeout.max(HEARING_TAKES));
         self.wait(operation, timeout, UntilGone::No, is_known)?;
         match line.home(number) {
             Some(home) if bytes <= home.bytes() => Ok((home, bytes)),
@@ -220,21 +223,49 @@ impl Reader {
     /// Wait for the next message; says how long that took.
     #[inline]
     fn wait_for_message(&mut self, operation: &'static str, timeout: Option<Duration>) -> Result<Duration> {
-        let (line, position) = (Arc::clone(&self.line), self.position);
-        let head = &line.writer.page().head.position;
-        // The common case first, without a thought for how to wait.
-        let mut waited = Duration::ZERO;
-        if head.look() == position {
-            waited = self.wait(operation, timeout, UntilGone::Yes, || head.look() != position)?;
-        }
-        let head = head.look();
-        match ring::unread(position, head, line.writer.ring_bytes()) {
+        let waited = if self.is_there_soon() { Duration::ZERO } else { self.wait_long(operation, timeout)? };
+        let (writer, position) = (&self.line.writer, self.position);
+        let head = self.pace.fall_behind(&writer.page().head.position, position);
+        match ring::unread(position, head, writer.ring_bytes()) {
             Some(_) => {
                 self.head = head;
                 Ok(waited)
             }
             None => Err(self.broken("wrote a position that cannot be")),
         }
+    }
+
+    /// The common case, without a thought for anything else: the message is there, or comes in a moment.
+    #[inline]
+    fn is_there_soon(&mut self) -> bool {
+        let head = &self.line.writer.page().head.position;
+        if head.look() != self.position {
+            return true;
+        }
+        self.pace.has_waited();
+        for _ in 0..if self.crowded { 1 } else { EAGER_LOOKS } {
+            std::hint::spin_loop();
+            if head.look() != self.position {
+                return true;
+            }
+        }
+        false
+    }
+
+    #[cold]
+    fn wait_long(&mut self, operation: &'static str, timeout: Option<Duration>) -> Result<Duration> {
+        let (line, position) = (Arc::clone(&self.line), self.position);
+        self.note_step();
+        let waited = self
+            .wait(operation, timeout, UntilGone::Yes, || line.writer.page().head.position.look() != position);
+        self.note_step();
+        waited
+    }
+
+    /// Say that this reader lives and works.
+    fn note_step(&self) {
+        // Relaxed: for people.
+        self.line.own.page().tail.moved_at.store(clock::coarse_nanoseconds(), Ordering::Relaxed);
     }
 
     /// Wait at the bell until `is_there`, the end of the writer (if nothing more can come from it then) or of the wait; says how
@@ -294,9 +325,11 @@ impl Reader {
         self.position += record.len();
         self.messages += 1;
         let tail = &self.line.own.page().tail;
-        // Relaxed, both: for people.
+        // Relaxed: for people.
         tail.messages.store(self.messages, Ordering::Relaxed);
-        tail.moved_at.store(clock::coarse_nanoseconds(), Ordering::Relaxed);
+        if self.messages % STEPS_NOTED == 1 {
+            self.note_step();
+        }
         tail.position.publish(self.position);
         crate::fault::reach("passed");
         tail.space.ring(&Ringer);

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use unisono_os::{futex, thread};
-use unisono_protocol::{Futex, Turn, Wait};
+use unisono_protocol::{Futex, Position, Turn, Wait};
 
 use super::error::{Error, Result};
 
@@ -37,6 +37,60 @@ impl Cadence {
     fn look_for(self) -> Duration {
         let enough = self.typical * 2 + SHORTEST_LOOK;
         if enough <= LONGEST_LOOK { enough } else { SHORTEST_LOOK }
+    }
+}
+
+/// How close a reader follows its writer.
+///
+/// A reader on the writer's heels takes each cache line from it before it is full, and the next look at the position takes
+/// that, too: a stream then goes at a fraction of its speed. So a reader that again and again finds a few bytes at its
+/// first look lets the writer get ahead: for a microsecond or two, and no longer than the writer really goes on.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    /// How often in a row a first look found little.
+    little: u32,
+}
+
+impl Pace {
+    /// Where it is found at once it is a stream, after so many times.
+    const STREAM: u32 = 4;
+    /// Less than this at once is little.
+    const LITTLE: u64 = 4096;
+    /// The writer is left alone for so many pauses at a time, and so many times at most.
+    const PAUSES: u32 = 16;
+    const TIMES: u32 = 8;
+
+    /// There was nothing at the first look: this is no stream.
+    #[inline]
+    pub(super) fn has_waited(&mut self) {
+        self.little = 0;
+    }
+
+    /// The writer is ahead of the reader's `position`. Gives where it is by the time that the reader goes on.
+    #[inline]
+    pub(super) fn fall_behind(&mut self, writer: &Position, position: u64) -> u64 {
+        let head = writer.look();
+        if head.wrapping_sub(position) >= Self::LITTLE {
+            return head;
+        }
+        self.little += 1;
+        if self.little <= Self::STREAM { head } else { self.let_it_get_ahead(writer, position, head) }
+    }
+
+    #[cold]
+    fn let_it_get_ahead(&mut self, writer: &Position, position: u64, mut head: u64) -> u64 {
+        for _ in 0..Self::TIMES {
+            (0..Self::PAUSES).for_each(|_| std::hint::spin_loop());
+            let before = std::mem::replace(&mut head, writer.look());
+            if head == before {
+                self.little = 0; // It has stopped: whoever writes next may be in a hurry.
+                break;
+            }
+            if head.wrapping_sub(position) >= Self::LITTLE {
+                break;
+            }
+        }
+        head
     }
 }
 

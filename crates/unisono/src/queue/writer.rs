@@ -223,23 +223,24 @@ impl Writer {
         if bytes > self.limits.max_chunk_bytes {
             return self.reserve_elsewhere(bytes, timeout.into());
         }
-        self.wait_for_room(Record::room_for(bytes), timeout.into())?;
+        let record = Record::at(self.head, Kind::Inline, bytes);
+        self.wait_for_room(record.len(), timeout.into())?;
         crate::fault::reach("reserved");
-        Ok(Slot::new(self, Record::at(self.head, Kind::Inline, bytes)))
+        Ok(Slot::new(self, record))
     }
 
     /// Room in memory of its own, of which the record says where it is.
     #[cold]
     fn reserve_elsewhere(&mut self, bytes: u64, timeout: Option<Duration>) -> Result<Slot<'_>> {
         let start = Instant::now();
-        self.wait_for_room(Record::room_for(ADDRESS_BYTES), timeout)?;
+        let record = Record::at(self.head, Kind::Elsewhere, ADDRESS_BYTES);
+        self.wait_for_room(record.len(), timeout)?;
         if let Some(target) = self.pool.target(bytes) {
             let timeout = timeout.map(|timeout| timeout.saturating_sub(start.elapsed()));
             self.wait_for_readers(target, timeout)?;
         }
         self.take_back();
         let housing = self.pool.house(bytes, &self.hall)?;
-        let record = Record::at(self.head, Kind::Elsewhere, ADDRESS_BYTES);
         crate::fault::reach("reserved");
         Ok(Slot::elsewhere(self, record, housing, bytes))
     }
@@ -271,10 +272,9 @@ impl Writer {
             self.unread.push_back(self.head);
         }
         crate::fault::reach("written");
-        let head = &memory.page().head;
-        // Relaxed: for people; the position's release orders it for those who read it after that.
-        head.messages.store(self.messages, Ordering::Relaxed);
-        head.position.publish(self.head);
+        // Relaxed: for people.
+        memory.page().head.messages.store(self.messages, Ordering::Relaxed);
+        memory.page().head.position.publish(self.head);
         crate::fault::reach("published");
         // After the fence of the publishing: whoever came in between is in the new view, and its bell is rung.
         if self.hall.generation() != self.view.generation {

@@ -12,14 +12,14 @@ const MANY: usize = 200;
 
 /// What a process holds.
 #[derive(Debug, PartialEq, Eq)]
-struct Holdings {
+pub(crate) struct Holdings {
     descriptors: Vec<String>,
     shared_memories: usize,
     threads: usize,
 }
 
 impl Holdings {
-    fn now() -> Holdings {
+    pub(crate) fn now() -> Holdings {
         let entries = |directory: &str| {
             std::fs::read_dir(directory).expect("a process sees itself").filter_map(Result::ok)
         };

@@ -8,6 +8,7 @@ mod faults;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod leftovers;
+mod queues;
 mod quiet;
 mod waiting;
 
@@ -15,6 +16,7 @@ const SCENARIOS: &[harness::Named] = named! {
     waiting::{wait_for_one_that_is_late}
     quiet::{talk_without_system_calls, be_killed_by_the_filter}
     leftovers::{meet_and_leave_many_times}
+    queues::{wait_at_a_queue, send_and_receive_without_system_calls, open_and_close_many_queues}
 };
 
 const PROMISES: &[harness::Named] = named! {
@@ -24,6 +26,11 @@ const PROMISES: &[harness::Named] = named! {
         the_filter_of_the_test_above_has_teeth,
     }
     leftovers::{a_communicator_that_is_gone_leaves_nothing_in_its_process}
+    queues::{
+        both_sides_of_a_queue_sleep_while_they_wait,
+        sending_to_readers_that_do_not_sleep_makes_no_system_call,
+        a_queue_that_is_gone_leaves_nothing_in_its_process,
+    }
 };
 
 fn main() {

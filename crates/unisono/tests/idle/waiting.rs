@@ -100,7 +100,14 @@ fn wait_in(way: &str, world: usize) {
     let mut ranks = ranks.start();
     (0..world).for_each(|rank| drop(ranks.wait_for_report(rank, "waits", PATIENCE)));
     let waiting: Vec<u32> = (0..world - 1).map(|rank| ranks.pid(rank)).collect();
-    let before = once_asleep(&waiting);
+    assert_asleep(way, &waiting);
+    ranks.go(world - 1);
+    ranks.all_succeed(PATIENCE);
+}
+
+/// See that all threads of these processes stay asleep for as long as somebody may be late.
+pub(crate) fn assert_asleep(way: &str, waiting: &[u32]) {
+    let before = once_asleep(waiting);
     let (start, mut looks) = (Instant::now(), 0);
     while start.elapsed() < LATE {
         for (pid, before) in waiting.iter().zip(&before) {
@@ -119,8 +126,6 @@ fn wait_in(way: &str, world: usize) {
         costs.push(format!("{processor:?}, {sleeps} sleeps"));
     }
     note(&format!("{LATE:?} in {way}, looked at {looks} times: {}", costs.join("; ")));
-    ranks.go(world - 1);
-    ranks.all_succeed(PATIENCE);
 }
 
 pub(crate) fn a_waiting_rank_uses_no_processor_and_stays_in_the_kernel() {

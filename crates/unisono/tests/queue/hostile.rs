@@ -1,0 +1,147 @@
+//! One side writes whatever it likes into all memory of the queue: the other has errors, time-outs or wrong messages, and
+//! never crashes or waits past its deadline.
+//!
+//! The scribbler writes through `/proc/self/mem` to where its process maps the memories: what any process of the same
+//! user could do.
+
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use unisono::queue::{Error, Reader, WhenGone, Writer};
+
+use crate::common::{self, Dice, PATIENCE, number, processes};
+use crate::faults::{note, told};
+use crate::harness;
+
+const DEADLINE: Duration = Duration::from_millis(100);
+const SLACK: Duration = Duration::from_secs(3);
+/// How long one queue is under attack.
+const ROUND: Duration = Duration::from_millis(100);
+
+/// Where this process maps memories of queues, and can write: address and length of each.
+fn memories() -> Vec<(u64, u64)> {
+    let maps = std::fs::read_to_string("/proc/self/maps").expect("a process sees its own mappings");
+    let memory = |line: &str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let (start, end) = fields[0].split_once('-')?;
+        let number = |text| u64::from_str_radix(text, 16).ok();
+        let (start, end) = (number(start)?, number(end)?);
+        (fields.get(5)?.starts_with("/memfd:unisono") && fields[1].contains('w'))
+            .then_some((start, end - start))
+    };
+    maps.lines().filter_map(memory).collect()
+}
+
+fn scribble(seed: u64, stop: &AtomicBool) -> u64 {
+    let mut dice = Dice::new(seed + 7);
+    let memories = memories();
+    assert!(!memories.is_empty());
+    let own_memory =
+        std::fs::OpenOptions::new().write(true).open("/proc/self/mem").expect("it can be written");
+    let telling =
+        [0u64, 1, 2, u64::MAX, 1 << 56, 2 << 56, (2 << 56) | 16, (1 << 56) | 4000, 1 << 63, 1 << 30];
+    let mut writes = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let (start, length) = memories[dice.below(memories.len() as u64) as usize];
+        // Mostly the first lines, where the words are.
+        let bytes = if dice.below(4) == 0 { length } else { length.min(640) };
+        let place = start + dice.below(bytes / 8) * 8;
+        let noise = match dice.below(3) {
+            0 => dice.roll(),
+            1 => telling[dice.below(telling.len() as u64) as usize],
+            _ => dice.below(10_000) * 8,
+        };
+        writes += u64::from(own_memory.write_at(&noise.to_le_bytes(), place).is_ok());
+        if dice.below(64) == 0 {
+            std::thread::sleep(Duration::from_micros(dice.below(200)));
+        }
+    }
+    writes
+}
+
+fn in_time<T>(what: &str, call: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    let start = Instant::now();
+    let result = call();
+    assert!(start.elapsed() < DEADLINE + SLACK, "{what} took {:?}", start.elapsed());
+    result.inspect_err(|error| assert!(!error.to_string().is_empty()))
+}
+
+fn write_for_a_round(writer: &mut Writer, dice: &mut Dice) -> (u64, u64) {
+    let (mut done, mut failed, begin) = (0, 0, Instant::now());
+    let message = vec![5; 40_000];
+    while begin.elapsed() < ROUND {
+        let longest = if dice.below(50) == 0 { 40_000 } else { 700 };
+        let bytes = dice.below(longest) as usize;
+        match in_time("send", || writer.send_within(&message[..bytes], DEADLINE)) {
+            Ok(()) => done += 1,
+            Err(_) => failed += 1,
+        }
+        let _ = format!("{:?}", writer.readers());
+    }
+    (done, failed)
+}
+
+fn read_for_a_round(reader: &mut Reader) -> (u64, u64) {
+    let (mut done, mut failed, begin) = (0, 0, Instant::now());
+    let mut buffer = vec![0; 1 << 20];
+    while begin.elapsed() < ROUND {
+        match in_time("recv", || reader.recv_within(DEADLINE).map(|message| message.copy_to(&mut buffer))) {
+            Ok(_) => done += 1,
+            Err(_) => failed += 1,
+        }
+    }
+    (done, failed)
+}
+
+/// Process: write or read under attack, queue after queue; the process that is told to attacks, too.
+pub(crate) fn work_at_a_queue_while_somebody_scribbles() {
+    let (me, attacker, rounds) = (common::own_number(), number("ATTACKER"), number("ROUNDS"));
+    let mut dice = Dice::new(me as u64);
+    let (mut done, mut failed, writes) = (0, 0, AtomicU64::new(0));
+    for round in 0..rounds as u64 {
+        let name = format!("handle-{round}");
+        let mut writer = (me == 0).then(|| {
+            let policy = if round % 2 == 0 { WhenGone::GoOn } else { WhenGone::Fail };
+            let builder = Writer::builder().ring_bytes(16 << 10).readers(common::readers()).when_gone(policy);
+            let mut writer = builder.create().expect("a queue");
+            common::publish_as(writer.handle(), &name);
+            // The attacker may have begun.
+            let ready = writer.wait_until_ready(PATIENCE);
+            assert!(ready.is_ok() || attacker != 0, "{ready:?}");
+            writer
+        });
+        let mut reader = (me != 0)
+            .then(|| Reader::open(&common::handle_of(&name), me - 1).expect("nobody disturbs the meeting"));
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            if me == attacker {
+                scope.spawn(|| writes.fetch_add(scribble(round, &stop), Ordering::Relaxed));
+            }
+            let (worked, missed) = match (&mut writer, &mut reader) {
+                (Some(writer), _) => write_for_a_round(writer, &mut dice),
+                (_, Some(reader)) => read_for_a_round(reader),
+                _ => unreachable!("a process is one of the two"),
+            };
+            (done, failed) = (done + worked, failed + missed);
+            stop.store(true, Ordering::Relaxed);
+        });
+    }
+    harness::report(
+        "done",
+        &format!("{}: {done} messages, {failed} errors, {} writes", told("RANK"), writes.into_inner()),
+    );
+}
+
+pub(crate) fn both_sides_survive_whatever_the_other_writes() {
+    for attacker in [0, 1] {
+        let (builder, _directory) = processes("work_at_a_queue_while_somebody_scribbles", 2);
+        let outcomes = builder
+            .env("ATTACKER", &attacker.to_string())
+            .env("ROUNDS", if harness::quick() { "4" } else { "40" })
+            .start()
+            .all_succeed(PATIENCE);
+        let told: Vec<String> = outcomes.iter().flat_map(|outcome| outcome.reports("done")).collect();
+        note(&format!("process {attacker} scribbles: {}", told.join("; ")));
+    }
+}

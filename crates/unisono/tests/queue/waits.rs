@@ -1,0 +1,258 @@
+//! Every wait ends: in time, when it is cancelled, when a side is shut down; and says for whom it was.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use unisono::queue::{Error, Gather, Presence, Reader, Result, WaitedFor, WhenGone, Writer};
+
+/// Of time-outs in these tests; and what a busy machine may add.
+const SHORT: Duration = Duration::from_millis(150);
+const SLACK: Duration = Duration::from_secs(2);
+
+fn pair() -> (Writer, Reader) {
+    let writer = Writer::builder().ring_bytes(4096).create().expect("a queue");
+    let reader = Reader::open(writer.handle(), 0).expect("the writer is here");
+    (writer, reader)
+}
+
+/// Send until there is no room.
+fn fill(writer: &mut Writer) -> Error {
+    loop {
+        if let Err(error) = writer.send_within(&[0; 500], SHORT) {
+            return error;
+        }
+    }
+}
+
+pub(crate) fn time_outs_are_exact_and_name_who_was_waited_for() {
+    let (mut writer, mut reader) = pair();
+    let start = Instant::now();
+    let empty = reader.recv_within(SHORT).expect_err("nothing was sent");
+    let waited = start.elapsed();
+    assert!(waited >= SHORT && waited < SHORT + SLACK, "{waited:?}");
+    let pid = std::process::id();
+    assert!(
+        matches!(&empty, Error::Timeout { waited_for: WaitedFor::Writer { pid: found, messages: 0, .. }, .. } if *found == pid),
+        "{empty}"
+    );
+    let start = Instant::now();
+    assert!(matches!(reader.recv_within(Duration::ZERO), Err(Error::Timeout { .. })), "a poll looks once");
+    assert!(start.elapsed() < Duration::from_millis(50));
+
+    let full = fill(&mut writer);
+    let Error::Timeout { waited_for: WaitedFor::Readers(readers), waited, .. } = &full else {
+        panic!("{full}")
+    };
+    assert!(*waited >= SHORT && *waited < SHORT + SLACK, "{waited:?}");
+    let [status] = &readers[..] else { panic!("{full}") };
+    assert_eq!((status.rank, status.pid, status.presence), (0, Some(pid), Presence::Alive));
+    assert_eq!(status.lag_messages, writer.messages());
+    assert!(status.lag_bytes > 3000 && status.lag_bytes <= 4096, "{full}");
+    let sent = writer.messages();
+    assert!(full.to_string().contains(&format!("behind by {sent} messages")), "{full}");
+    // A time-out changes nothing.
+    reader.recv().expect("it is there");
+    assert!(writer.readers()[0].last_step.is_some());
+    writer.send_within(&[0; 400], SHORT).expect("there is room again");
+    for _ in 0..sent {
+        reader.recv_within(Duration::ZERO).expect("a poll finds what is there");
+    }
+}
+
+pub(crate) fn a_rank_that_never_comes_is_named() {
+    let mut writer = Writer::builder().readers(3).ring_bytes(4096).create().expect("a queue");
+    let mut reader = Reader::open(writer.handle(), 1).expect("the writer is here");
+    let missing = |error: &Error| {
+        let Error::Timeout { waited_for: WaitedFor::Readers(readers), .. } = error else { panic!("{error}") };
+        readers.iter().map(|reader| (reader.rank, reader.presence)).collect::<Vec<_>>()
+    };
+    let not_ready = writer.wait_until_ready(SHORT).expect_err("two are missing");
+    assert_eq!(missing(&not_ready), [(0, Presence::Awaited), (2, Presence::Awaited)]);
+    assert!(matches!(reader.wait_until_ready(SHORT), Err(Error::Timeout { .. })));
+    // Messages are kept for those who come late; then there is no more room.
+    let full = fill(&mut writer);
+    assert_eq!(missing(&full).len(), 3);
+    while reader.recv_within(Duration::ZERO).is_ok() {}
+    let full = fill(&mut writer);
+    assert_eq!(missing(&full), [(0, Presence::Awaited), (2, Presence::Awaited)]);
+    let mut late = [0, 2].map(|rank| Reader::open(writer.handle(), rank).expect("the writer is here"));
+    writer.wait_until_ready(SLACK).expect("all have come");
+    reader.wait_until_ready(SLACK).expect("all have come");
+    for reader in &mut late {
+        assert_eq!(reader.recv().expect("it was kept").len(), 500);
+    }
+    writer.send_within(&[0; 300], SLACK).expect("there is room again");
+}
+
+pub(crate) fn no_more_messages_are_unread_than_are_allowed() {
+    let mut writer = Writer::builder().max_chunks(3).create().expect("a queue");
+    let mut reader = Reader::open(writer.handle(), 0).expect("the writer is here");
+    (0..3u8).for_each(|number| writer.send_within(&[number], SHORT).expect("three are allowed"));
+    for number in 3..100u8 {
+        assert!(matches!(writer.send_within(&[number], Duration::ZERO), Err(Error::Timeout { .. })));
+        reader.recv().expect("it is there");
+        writer.send_within(&[number], SHORT).expect("one was read");
+    }
+}
+
+/// The wait ends with what `act` brings about, soon after.
+fn ends_soon(wait: impl FnOnce() -> Result<()> + Send, act: impl FnOnce()) -> Error {
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(wait);
+        std::thread::sleep(Duration::from_millis(60)); // It sleeps by now.
+        let start = Instant::now();
+        act();
+        let ended = waiting.join().expect("it ends").expect_err("it was ended");
+        assert!(start.elapsed() < SLACK, "{:?} until {ended}", start.elapsed());
+        ended
+    })
+}
+
+pub(crate) fn cancelling_and_shutting_down_end_every_wait_on_both_sides() {
+    let (mut writer, mut reader) = pair();
+    let control = reader.control();
+    let ended = ends_soon(|| reader.recv_within(None).map(|_| ()), || control.cancel());
+    assert!(matches!(ended, Error::Cancelled { .. }), "{ended}");
+    writer.send(b"goes on").expect("there is room");
+    assert_eq!(reader.recv().expect("a cancelled wait is over").to_vec(), b"goes on");
+    let ended = ends_soon(|| reader.recv_within(None).map(|_| ()), || control.shut_down());
+    assert!(matches!(ended, Error::ShutDown { .. }), "{ended}");
+    assert!(matches!(reader.recv(), Err(Error::ShutDown { .. })), "for good");
+
+    let (mut writer, _reader) = pair();
+    fill(&mut writer);
+    let control = writer.control();
+    let ended = ends_soon(|| writer.send_within(&[0; 500], None), || control.cancel());
+    assert!(matches!(ended, Error::Cancelled { .. }), "{ended}");
+    let ended = ends_soon(|| writer.send_within(&[0; 500], None), || control.shut_down());
+    assert!(matches!(ended, Error::ShutDown { .. }), "{ended}");
+    assert!(matches!(writer.send(&[]), Err(Error::ShutDown { .. })), "for good");
+
+    let mut lonely = Writer::builder().readers(2).create().expect("a queue");
+    let mut reader = Reader::open(lonely.handle(), 0).expect("the writer is here");
+    let control = lonely.control();
+    let ended = ends_soon(|| lonely.wait_until_ready(None), || control.cancel());
+    assert!(matches!(ended, Error::Cancelled { .. }), "{ended}");
+    let control = reader.control();
+    let ended = ends_soon(|| reader.wait_until_ready(None), || control.shut_down());
+    assert!(matches!(ended, Error::ShutDown { .. }), "{ended}");
+    let control = lonely.control();
+    let ended = ends_soon(|| lonely.wait_until_ready(None), || control.shut_down());
+    assert!(matches!(ended, Error::ShutDown { .. }), "{ended}");
+}
+
+pub(crate) fn a_side_that_leaves_ends_the_other_sides_waits() {
+    let (writer, mut reader) = pair();
+    let ended = ends_soon(|| reader.recv_within(None).map(|_| ()), || drop(writer));
+    assert!(matches!(ended, Error::PeerLeft { .. }), "{ended}");
+    let (mut writer, reader) = pair();
+    fill(&mut writer);
+    let ended = ends_soon(|| writer.send_within(&[0; 500], None), || drop(reader));
+    assert!(matches!(ended, Error::PeerLeft { rank: 0, .. }), "{ended}");
+    let mut writer = Writer::builder().ring_bytes(4096).when_gone(WhenGone::GoOn).create().expect("a queue");
+    let reader = Reader::open(writer.handle(), 0).expect("the writer is here");
+    fill(&mut writer);
+    drop(reader);
+    writer.send_within(&[0; 500], SLACK).expect("it goes on without the reader");
+}
+
+pub(crate) fn a_message_that_does_not_fit_its_buffer_stays_the_next() {
+    let (mut writer, mut reader) = pair();
+    writer.send(&[9; 100]).expect("there is room");
+    assert!(matches!(reader.recv_into(&mut [0; 99]), Err(Error::InvalidArgument { .. })));
+    let mut buffer = [0; 100];
+    assert_eq!(reader.recv_into(&mut buffer).expect("it is still there"), 100);
+    assert_eq!(buffer, [9; 100]);
+    // A slot that is not committed never was.
+    let slot = writer.reserve(50).expect("there is room");
+    drop(slot);
+    writer.send(b"after").expect("there is room");
+    assert_eq!(reader.recv().expect("it is there").to_vec(), b"after");
+}
+
+pub(crate) fn a_gather_names_the_missing_and_never_mixes_rounds() {
+    let mut workers: Vec<Writer> =
+        (0..3).map(|rank| Writer::builder().rank(rank + 10).create().expect("a queue")).collect();
+    let readers =
+        workers.iter().map(|worker| Reader::open(worker.handle(), 0).expect("it is here")).collect();
+    let mut gather = Gather::new(readers);
+    for round in 0..3u8 {
+        workers.iter_mut().for_each(|worker| worker.send(&[round]).expect("there is room"));
+        let replies = gather.collect(SLACK).replies;
+        assert_eq!(replies, vec![Some(vec![round]); 3]);
+    }
+    // The second is late in one round; its late reply is not taken for that of the next.
+    workers[0].send(b"a").expect("there is room");
+    workers[2].send(b"a").expect("there is room");
+    let start = Instant::now();
+    let round = gather.collect(SHORT);
+    assert!(start.elapsed() >= SHORT && start.elapsed() < SHORT + SLACK);
+    assert_eq!(round.replies, [Some(b"a".to_vec()), None, Some(b"a".to_vec())]);
+    let [missing] = &round.missing[..] else { panic!("{round:?}") };
+    assert_eq!((missing.index, missing.rank), (1, 11));
+    assert!(matches!(missing.error, Error::Timeout { .. }), "{missing}");
+    workers[1].send(b"late").expect("there is room");
+    workers.iter_mut().for_each(|worker| worker.send(b"b").expect("there is room"));
+    let round = gather.collect(SLACK);
+    assert_eq!(round.replies, vec![Some(b"b".to_vec()); 3]);
+    // One that is gone is told at once, and the others' replies are there.
+    drop(workers.remove(0));
+    workers.iter_mut().for_each(|worker| worker.send(b"c").expect("there is room"));
+    let round = gather.collect(None);
+    assert!(
+        matches!(&round.missing[..], [missing] if missing.index == 0 && matches!(missing.error, Error::PeerLeft { .. }))
+    );
+    assert_eq!(round.replies[1..], [Some(b"c".to_vec()), Some(b"c".to_vec())]);
+    let control = gather.control();
+    let ended = ends_soon(|| Err(gather.collect(None).missing.remove(1).error), || control.cancel());
+    assert!(matches!(ended, Error::Cancelled { .. }), "{ended}");
+}
+
+/// Counts warnings and keeps their words.
+struct Listener(Mutex<String>, AtomicU64);
+
+struct Words<'w>(&'w mut String);
+
+impl tracing::field::Visit for Words<'_> {
+    fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+        if field.name() == "message" {
+            *self.0 = format!("{value:?}");
+        }
+    }
+}
+
+impl tracing::Subscriber for &'static Listener {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() == tracing::Level::WARN
+    }
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn event(&self, event: &tracing::Event<'_>) {
+        self.1.fetch_add(1, Ordering::Relaxed);
+        event.record(&mut Words(&mut self.0.lock().expect("nobody panics with the lock")));
+    }
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+pub(crate) fn a_stall_is_explained_in_the_log_and_idleness_is_not() {
+    static LISTENER: Listener = Listener(Mutex::new(String::new()), AtomicU64::new(0));
+    tracing::subscriber::with_default(&LISTENER, || {
+        let builder = Writer::builder().ring_bytes(4096).warn_interval(Duration::from_millis(40));
+        let mut writer = builder.create().expect("a queue");
+        let mut reader = Reader::open(writer.handle(), 0).expect("the writer is here");
+        assert!(reader.recv_within(SHORT).is_err());
+        assert_eq!(LISTENER.1.load(Ordering::Relaxed), 0, "nobody waits for work that was promised");
+        fill(&mut writer);
+        let warnings = LISTENER.1.load(Ordering::Relaxed);
+        assert!((2..=4).contains(&warnings), "{warnings} in {SHORT:?}");
+        let words = LISTENER.0.lock().expect("nobody panics with the lock").clone();
+        let sent = writer.messages();
+        let expected = format!("rank 0 (pid {}, alive, behind by {sent} messages", std::process::id());
+        assert!(words.contains(&expected), "{words}");
+    });
+}
