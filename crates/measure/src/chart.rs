@@ -8,7 +8,6 @@ use std::ops::Range;
 
 use plotters::prelude::*;
 
-use crate::report::microseconds;
 use crate::size;
 
 /// Width and height of a panel, in pixels.
@@ -77,9 +76,15 @@ pub fn svg(panels: &[Panel]) -> Result<String, ChartError> {
     if columns == 0 {
         return Err(ChartError::of("there are no panels"));
     }
+    let mut names: Vec<&str> = Vec::new();
+    for line in panels.iter().flat_map(|panel| &panel.lines) {
+        if !names.contains(&line.name.as_str()) {
+            names.push(&line.name);
+        }
+    }
     let area = SVGBackend::with_string(&mut text, (PANEL.0 * columns, PANEL.1)).into_drawing_area();
     for (panel, place) in panels.iter().zip(area.split_evenly((1, panels.len()))) {
-        draw(panel, &place)?;
+        draw(panel, &names, &place)?;
     }
     area.present().map_err(ChartError::of)?;
     drop(area);
@@ -100,6 +105,7 @@ fn draw(
     let mut chart = ChartBuilder::on(place)
         .caption(&panel.title, letters(15))
         .margin(12)
+        .margin_right(24)
         .x_label_area_size(42)
         .y_label_area_size(56)
         .build_cartesian_2d(sizes.log_scale().base(4.0), (times.start / 1.3..times.end * 1.3).log_scale())
@@ -115,11 +121,12 @@ fn draw(
         .y_desc("microseconds")
         .x_labels(9)
         .x_label_formatter(&|bytes| size::display(*bytes as u64))
-        .y_label_formatter(&|time| microseconds(*time).trim_end_matches(".00").to_string())
+        .y_label_formatter(&|time| time.to_string())
         .draw()
         .map_err(ChartError::of)?;
     for (index, line) in panel.lines.iter().enumerate() {
-        let colour = COLOURS[index % COLOURS.len()];
+        let known = names.iter().position(|name| *name == line.name).unwrap_or(index);
+        let colour = COLOURS[known % COLOURS.len()];
         let style = ShapeStyle::from(colour).stroke_width(if index == 0 { 4 } else { 2 });
         let points = line.points.iter().map(|(bytes, time)| (*bytes as f64, *time));
         chart
