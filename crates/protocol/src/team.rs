@@ -82,6 +82,11 @@ impl Team {
         std::iter::once(&self.tasks.0).chain(self.done.iter().map(|done| &done.0))
     }
 
+    /// Leader: whether members sleep, so that opening a task costs a wake-up.
+    pub fn has_sleepers(&self) -> bool {
+        self.tasks.0.look().has_sleepers()
+    }
+
     /// Leader: open task `number`, the one after the last, which it has written down. Wakes those who sleep.
     pub fn open(&self, number: u64, futex: &impl Futex) {
         // Relaxed: who took shares of the task before is done (`close` has seen it); who joins this one acquires the gate.

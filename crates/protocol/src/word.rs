@@ -40,6 +40,12 @@ impl Look {
         Sequence::in_word(self.raw)
     }
 
+    /// Whether somebody sleeps on the word, or was about to: a hint, which tells what publishing would cost.
+    #[inline]
+    pub fn has_sleepers(self) -> bool {
+        self.raw & SLEEPING != 0
+    }
+
     /// Whether nothing more will come.
     #[inline]
     pub fn is_aborted(self) -> bool {
@@ -135,9 +141,10 @@ mod tests {
         word.publish(1, &futex);
         assert_eq!(futex.wakes.get(), 0);
         word.sleep(word.look(), &mut futex);
-        assert!(futex.slept_on.is_some());
+        assert!(futex.slept_on.is_some() && word.look().has_sleepers());
         word.publish(2, &futex);
         assert_eq!(futex.wakes.get(), 1);
+        assert!(!word.look().has_sleepers());
         word.publish(3, &futex);
         assert_eq!(futex.wakes.get(), 1, "the bit was taken out with the first publish");
     }

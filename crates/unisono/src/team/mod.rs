@@ -14,7 +14,7 @@
 //! | [`callers`] | the caller's own threads, entering together |
 //! | [`waiting`] | how threads of a team pass their time |
 //!
-//! The one invariant that matters: **nobody waits for a thread that has not taken up work**, so a team is not slower than
+//! The one invariant that matters: **nobody waits for a thread that has not taken up work**, so a team is hardly slower than
 //! one thread where its members are asleep, late, or without a processor.
 
 mod callers;
@@ -38,6 +38,9 @@ use waiting::Patience;
 
 /// The default of [`Sharing::worth`]: below, waking and joining threads cost more than they save.
 const DEFAULT_WORTH: usize = 128 * 1024;
+/// Members that sleep are woken once this many times the smallest work that is worth sharing has been done without them, in
+/// one step or several: a wake-up costs some 20 µs on a virtual machine, as much as copying a mebibyte.
+const WORTH_WAKING: usize = 16;
 /// Shares into which the smallest work is cut that is worth sharing.
 const SHARES_WORTH: usize = 8;
 /// Shares per thread, so that a fast thread takes over from a slow one.
@@ -102,7 +105,7 @@ impl Threads {
         let most = (self.count() * SHARES_PER_THREAD).min(MOST_SHARES as usize);
         let least = (worth / SHARES_WORTH).max(LINE);
         let shares = (bytes / least).clamp(1, most);
-        self.board.share_out(shares as u32, work);
+        self.board.share_out(shares as u32, bytes, worth.saturating_mul(WORTH_WAKING), work);
     }
 }
 
@@ -178,7 +181,7 @@ mod tests {
         for culprit in [0, 1] {
             let order = AtomicUsize::new(0);
             let panicking = || {
-                threads.share_out(1 << 20, 1 << 20, &|_| {
+                threads.share_out(1 << 20, 1 << 16, &|_| {
                     let turn = order.fetch_add(1, Ordering::Relaxed);
                     if turn < 2 {
                         both.wait();
@@ -190,7 +193,7 @@ mod tests {
             assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(panicking)).is_err());
         }
         let shares = AtomicUsize::new(0);
-        threads.share_out(1 << 20, 1 << 20, &|_| {
+        threads.share_out(1 << 20, 1 << 16, &|_| {
             shares.fetch_add(1, Ordering::Relaxed);
         });
         assert_eq!(shares.load(Ordering::Relaxed), 4);

@@ -31,14 +31,23 @@ struct Task {
 pub(super) struct Board {
     pub(super) words: Words,
     task: UnsafeCell<Option<Task>>,
-    /// The number of the last task; who holds the lock leads.
-    number: Mutex<u64>,
+    /// Who holds the lock leads.
+    lead: Mutex<Lead>,
     /// What a member's share panicked with.
     panic: Mutex<Option<Box<dyn Any + Send>>>,
     patience: Patience,
 }
 
-// SAFETY: the cell is written by the leader alone, of whom there is one at a time (`number`), while the gate is closed and
+/// What the thread that leads knows.
+#[derive(Default)]
+struct Lead {
+    /// The number of the last task.
+    number: u64,
+    /// Bytes that it dealt with alone, because it would have had to wake the members.
+    alone: usize,
+}
+
+// SAFETY: the cell is written by the leader alone, of whom there is one at a time (`lead`), while the gate is closed and
 // all members who had joined the last task are done; it is read by members who have joined. The words order the two.
 // What it points to is `Sync`.
 unsafe impl Sync for Board {}
@@ -50,32 +59,41 @@ impl Board {
         Board {
             words: Words::new(threads),
             task: UnsafeCell::new(None),
-            number: Mutex::new(0),
+            lead: Mutex::default(),
             panic: Mutex::new(None),
             patience,
         }
     }
 
-    /// Do `work` for each of `shares` shares, together with the members that are awake. If another thread leads just now,
-    /// do it alone.
+    /// Do `work`, which moves `bytes` bytes, for each of `shares` shares, together with the members that are awake. If
+    /// another thread leads just now, or the members sleep and too little has come together to wake them for, do it alone.
     ///
     /// # Panics
     /// With what a member's share panicked with.
-    pub(super) fn share_out(&self, shares: u32, work: &Work<'_>) {
-        let Some(mut number) = self.number.try_lock() else { return work(Share::WHOLE) };
-        *number += 1;
+    pub(super) fn share_out(&self, shares: u32, bytes: usize, worth_waking: usize, work: &Work<'_>) {
+        let Some(mut lead) = self.lead.try_lock() else { return work(Share::WHOLE) };
+        if self.words.has_sleepers() {
+            lead.alone = lead.alone.saturating_add(bytes);
+            if lead.alone < worth_waking {
+                drop(lead);
+                return work(Share::WHOLE);
+            }
+        }
+        lead.alone = 0;
+        lead.number += 1;
+        let number = lead.number;
         let work_for_members: *const Work<'_> = work;
         // SAFETY: only the lifetime changes. `Closing` closes the task before this function is left, by whatever way, and
         // waits for all who had joined; afterwards nobody calls the closure.
         let lent: *const Work<'static> = unsafe { std::mem::transmute(work_for_members) };
         // SAFETY: this thread leads, the gate is closed, and who had joined the last task is done: nobody reads the cell.
         unsafe { *self.task.get() = Some(Task { work: lent, shares }) };
-        self.words.open(*number, &self.patience);
-        let closing = Closing { board: self, number: *number };
+        self.words.open(number, &self.patience);
+        let closing = Closing { board: self, number };
         self.take_shares(0, shares, work);
         drop(closing);
         if let Some(panic) = self.panic.lock().take() {
-            drop(number);
+            drop(lead);
             resume_unwind(panic);
         }
     }
@@ -128,9 +146,9 @@ impl Board {
 
     /// Make all members look up: what was written before is seen by them.
     pub(super) fn call(&self) {
-        let mut number = self.number.lock();
-        *number += 1;
-        self.words.call(*number, &self.patience);
+        let mut lead = self.lead.lock();
+        lead.number += 1;
+        self.words.call(lead.number, &self.patience);
     }
 }
 
