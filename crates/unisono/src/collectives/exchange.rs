@@ -17,6 +17,10 @@ pub(crate) trait Blocks<'a> {
     /// Bytes of the block that comes from `peer`; 0 if there is none.
     fn incoming(&self, peer: usize) -> usize;
 
+    /// Deal with this share of the piece of up to `limit` bytes at `offset` of what this rank keeps for itself: right after
+    /// it was handed out, while it is in the cache and the others' pieces are on their way.
+    fn keep(&self, _share: Share, _offset: usize, _limit: usize) {}
+
     /// Deal with this share of the pieces of up to `limit` bytes at `offset` of all incoming blocks; `piece(peer)` is the
     /// peer's.
     fn take<'p>(&self, share: Share, offset: usize, limit: usize, piece: impl Fn(usize) -> Source<'p>);
@@ -53,6 +57,8 @@ impl Run<'_> {
                 }
             }
             self.publish();
+            let kept = blocks.outgoing(self.members.rank).part(offset, limit).len();
+            self.in_shares(kept, |share| blocks.keep(share, offset, limit));
             let sources = self.those(|peer| blocks.incoming(peer) > offset);
             self.wait_for_messages(swap, sources)?;
             let run = &*self;
@@ -97,8 +103,8 @@ impl Run<'_> {
     }
 }
 
-/// Blocks that are only copied: `outgoing` says what goes to a peer, `incoming` where its block comes to lie, in
-/// `rows` if the block is strided. Empty memory stands for no block.
+/// Blocks that are only copied: `outgoing` says what goes to a rank, `incoming` where its block comes to lie, in
+/// `rows` if the block is strided. Empty memory stands for no block. The own rank's block is copied from one to the other.
 pub(crate) struct Copies<O, I> {
     pub(crate) world: usize,
     pub(crate) rank: usize,
@@ -117,19 +123,26 @@ impl<'a, O: Fn(usize) -> Source<'a>, I: Fn(usize) -> Target<'a>> Blocks<'a> for 
         self.rows.map_or_else(|| (self.incoming)(peer).len(), |(_, bytes)| bytes)
     }
 
+    fn keep(&self, share: Share, offset: usize, limit: usize) {
+        self.put_in_place(share, self.rank, offset, self.outgoing(self.rank).part(offset, limit));
+    }
+
     fn take<'p>(&self, share: Share, offset: usize, _limit: usize, piece: impl Fn(usize) -> Source<'p>) {
         for peer in (0..self.world).filter(|peer| *peer != self.rank) {
-            let block = (self.incoming)(peer);
-            if block.len() == 0 {
-                continue;
+            if self.incoming(peer) > 0 {
+                self.put_in_place(share, peer, offset, piece(peer));
             }
-            match self.rows {
-                None => {
-                    let piece = piece(peer);
-                    share.copy(block.part(offset, piece.len()), piece);
-                }
-                Some((rows, _)) => share.copy_into_rows(block, rows, offset, piece(peer)),
-            }
+        }
+    }
+}
+
+impl<'a, O, I: Fn(usize) -> Target<'a>> Copies<O, I> {
+    /// A piece of the block of `rank` that begins at `offset` of it.
+    fn put_in_place(&self, share: Share, rank: usize, offset: usize, piece: Source<'_>) {
+        let block = (self.incoming)(rank);
+        match self.rows {
+            None => share.copy(block.part(offset, piece.len()), piece),
+            Some((rows, _)) => share.copy_into_rows(block, rows, offset, piece),
         }
     }
 }

@@ -60,10 +60,6 @@ pub(crate) fn all_gather(
         rows: rows.map(|rows| (rows, own_bytes)),
     };
     run.exchange(&copies, blocks.longest(), element)?;
-    run.in_shares(own_bytes, |share| match rows {
-        None => share.copy(place(rank), input),
-        Some(rows) => share.copy_into_rows(place(rank), rows, 0, input),
-    });
     run.finish();
     Ok(())
 }
@@ -108,8 +104,6 @@ pub(crate) fn all_to_all(
         rows: None,
     };
     run.exchange(&copies, longest, element)?;
-    let ((from, bytes), (to, room)) = (send.range(rank), receive.range(rank));
-    run.in_shares(bytes, |share| share.copy(output.part(to, room), input.part(from, bytes)));
     run.finish();
     Ok(())
 }
@@ -153,9 +147,6 @@ pub(crate) fn gather(
         rows: None,
     };
     run.exchange(&copies, longest, element)?;
-    if let Some(own) = place(rank) {
-        run.in_shares(input.len(), |share| share.copy(own, input));
-    }
     run.finish();
     Ok(())
 }
@@ -198,9 +189,6 @@ pub(crate) fn scatter(
         rows: None,
     };
     run.exchange(&copies, longest, element)?;
-    if rank == root {
-        run.in_shares(output.len(), |share| share.copy(output, block(rank)));
-    }
     run.finish();
     Ok(())
 }
