@@ -91,8 +91,10 @@ pub fn svg(panels: &[Panel]) -> Result<String, ChartError> {
     Ok(text)
 }
 
+/// A line has the colour of its name's place in `names`, so that it is the same in all panels.
 fn draw(
     panel: &Panel,
+    names: &[&str],
     place: &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>,
 ) -> Result<(), ChartError> {
     let letters = |size: u32| ("sans-serif", size).into_font().color(&INK);
