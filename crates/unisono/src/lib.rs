@@ -26,6 +26,10 @@ mod background;
 mod call;
 mod collectives;
 mod communicator;
+#[cfg(not(feature = "counts"))]
+mod counts;
+#[cfg(feature = "counts")]
+pub mod counts;
 mod error;
 mod fault;
 mod group;

@@ -11,6 +11,7 @@ use std::mem::MaybeUninit;
 
 use unisono_kernels::{self as kernels, Element, Reducer};
 
+use crate::counts;
 use crate::parameters::MAX_WORLD_SIZE;
 
 /// The unit that memory travels in between cores.
@@ -126,9 +127,12 @@ pub(crate) fn copy(target: Target<'_>, source: Source<'_>) {
     if target.start.cast_const() == source.start {
         return;
     }
+    let bytes = target.bytes.min(source.bytes);
+    counts::read(source.start, bytes);
+    counts::written(target.start, bytes);
     // SAFETY: both are valid for the shorter length; they don't overlap: callers' buffers were checked
     // (`overlap` in arguments.rs) and staging belongs to the group alone.
-    unsafe { kernels::copy(target.start, source.start, target.bytes.min(source.bytes)) }
+    unsafe { kernels::copy(target.start, source.start, bytes) }
 }
 
 /// Rows of a strided block, of which a contiguous stretch is written at a time.
@@ -158,8 +162,11 @@ pub(crate) fn copy_into_rows(block: Target<'_>, rows: Rows, offset: usize, sourc
             block.part(place(offset + done), (full - 1).saturating_mul(stride).saturating_add(row_bytes));
         let held = if first.bytes < row_bytes { 0 } else { (first.bytes - row_bytes) / stride.max(1) + 1 };
         let from = source.part(done, full * row_bytes);
+        let copied = held.min(full);
+        counts::read(from.start, copied * row_bytes);
+        (0..copied).for_each(|row| counts::written(first.start.wrapping_add(row * stride), row_bytes));
         // SAFETY: `first` holds `held` rows at this stride and `from` holds `full` rows; no overlap, as in `copy`.
-        unsafe { kernels::copy_rows(first.start, stride, from.start, row_bytes, row_bytes, held.min(full)) }
+        unsafe { kernels::copy_rows(first.start, stride, from.start, row_bytes, row_bytes, copied) }
         done += full * row_bytes;
     }
     let tail = source.part(done, source.bytes - done);
@@ -242,6 +249,8 @@ pub(crate) fn reduce(
     if count == 0 || targets.len == 0 || sources.len == 0 {
         return;
     }
+    sources.as_slice().iter().for_each(|source| counts::read(*source, count * element_bytes));
+    targets.as_slice().iter().for_each(|target| counts::written(*target, count * element_bytes));
     // SAFETY: every pointer in the lists is valid for at least `count` elements (`least`), and a target is either
     // one of the sources (in place, or a staging slot reduced in place) or disjoint from them, as in `copy`.
     unsafe { reducer.reduce(targets.as_slice(), sources.as_slice(), count) }

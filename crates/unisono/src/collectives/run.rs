@@ -11,6 +11,7 @@ use parking_lot::MutexGuard;
 use unisono_protocol::{Ended, Halt};
 
 use crate::call::Call;
+use crate::counts;
 use crate::error::{BoxedResult, Error};
 use crate::fault;
 use crate::group::cause::Cause;
@@ -88,6 +89,7 @@ impl<'g> Run<'g> {
         }
         let history = self.steps.history;
         self.steps.taken.publish(arrival, history, &Waker);
+        counts::step_published();
         fault::reach("after_publish");
     }
 

@@ -18,6 +18,7 @@
 //! Source: ownership migration of cache lines, measured in docs/performance.md.
 
 use super::run::Run;
+use crate::counts;
 use crate::error::BoxedResult;
 use crate::fault;
 use crate::memory::{Source, Target};
@@ -60,6 +61,7 @@ impl<'g> Run<'g> {
                 members.own().swap_tag(peer)
             };
             self.steps.taken.announce(tag, self.steps.history);
+            counts::tag_announced();
             fault::reach("after_tag");
         }
         Ok(())

@@ -67,7 +67,7 @@ pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 pub struct Communicator {
     /// Before the group: asynchronous operations are over before this rank leaves.
     worker: Arc<Worker>,
-    group: Arc<Group>,
+    pub(crate) group: Arc<Group>,
     timeout: Option<Duration>,
 }
 

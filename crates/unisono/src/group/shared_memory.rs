@@ -39,6 +39,12 @@ impl SharedMemory {
         Ok(SharedMemory { mapping, layout, owner })
     }
 
+    /// Where the memory begins, and its length: to tell its addresses from others.
+    #[cfg(feature = "counts")]
+    pub(crate) fn extent(&self) -> (usize, usize) {
+        (self.mapping.as_ptr().addr(), self.layout.total())
+    }
+
     /// A word structure at an offset of the layout.
     #[inline]
     fn words<T>(&self, offset: usize) -> &T {
