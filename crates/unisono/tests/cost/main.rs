@@ -202,6 +202,6 @@ fn the_memory_of_a_rank_is_what_the_formula_says() {
         for comm in &ranks {
             assert_eq!(comm.memory_bytes(), expected, "rank {} of {world}", comm.rank());
         }
-        assert!(expected <= 5 * MIB, "{world} ranks: {expected} bytes each");
+        assert!(expected <= 4 * MIB, "{world} ranks: {expected} bytes each");
     }
 }
