@@ -292,6 +292,11 @@ fn an_operation_does_not_wait_for_a_later_one() {
 }
 
 #[test]
+fn allocations_of_both_kinds_follow_one_another() {
+    on_small_worlds(&[1, 2], |comm| asynchronous::allocations_of_both_kinds_follow_one_another(&comm));
+}
+
+#[test]
 fn a_handle_may_be_awaited() {
     on_small_worlds(&[1, 2], |comm| asynchronous::a_handle_may_be_awaited(&comm));
 }

@@ -44,6 +44,8 @@ impl Allocation {
     /// Make the allocation, together with all other ranks.
     pub(crate) fn new(group: &Group, count: usize, dtype: DType, timeout: Option<Duration>) -> Result<Self> {
         let bytes = arguments::total_bytes("alloc", count, dtype.size_bytes(), 1)?;
+        // Before the lock is taken: an operation that was started earlier may want it, and is waited for here.
+        group.enter_in_turn("alloc", timeout)?;
         let mut allocations = group.lock_allocations("alloc", timeout)?;
         let call = Call::new(Operation::Alloc).of(count, dtype);
         let name = draw_names(group, call, group.members.rank == 0, timeout)?[0];

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::ThreadId;
 use std::time::Duration;
 
+use crate::error::{Error, Result};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 /// This rank has left.
@@ -43,6 +44,8 @@ struct Jobs {
     over: u64,
     /// Who carries them out.
     worker: Option<ThreadId>,
+    /// Whether it is inside of an operation, rather than asleep or telling of its end.
+    operates: bool,
     ends: bool,
 }
 
@@ -63,11 +66,13 @@ impl Backlog {
         jobs.worker = Some(std::thread::current().id());
         loop {
             while let Some(job) = jobs.waiting.pop_front() {
+                jobs.operates = true;
                 // What panics in here is a waker of the caller's.
                 let outcome = MutexGuard::unlocked(&mut jobs, || catch_unwind(AssertUnwindSafe(job)));
                 if outcome.is_err() {
                     tracing::error!("what was to be told of the end of an operation panicked");
                 }
+                jobs.operates = false;
                 jobs.over += 1;
                 if jobs.over == jobs.started {
                     self.state.fetch_and(!AHEAD, Ordering::AcqRel);
@@ -87,9 +92,23 @@ impl Backlog {
         self.added.notify_all();
     }
 
-    /// Whether the calling thread is the one that carries the jobs out.
-    pub(crate) fn is_carried_out_here(&self) -> bool {
-        self.jobs.lock().is_worker()
+    /// The operation of the job under way has come to its end; whoever waits for it has yet to be told.
+    pub(crate) fn operation_is_over(&self) {
+        self.jobs.lock().operates = false;
+    }
+
+    /// See that the calling thread may sleep until a job is over: the one that carries them out would sleep for ever.
+    pub(crate) fn check_may_wait(&self, operation: &'static str) -> Result<()> {
+        if self.jobs.lock().is_worker() {
+            return Err(waits_for_a_later_one(operation));
+        }
+        Ok(())
+    }
+
+    /// Whether the calling thread is inside of an operation of these. Who is told of its end on the same thread is not.
+    pub(crate) fn operates_here(&self) -> bool {
+        let jobs = self.jobs.lock();
+        jobs.is_worker() && jobs.operates
     }
 
     /// Wait until all are over that were added before; not for ever, if `timeout` says so. The thread that carries them
@@ -107,6 +126,11 @@ impl Backlog {
         }
         true
     }
+}
+
+/// The error of an operation that would wait for itself to be over.
+pub(crate) fn waits_for_a_later_one(operation: &'static str) -> Error {
+    Error::argument(operation, "an asynchronous operation waits for one that comes after it")
 }
 
 impl Jobs {

@@ -205,8 +205,11 @@ impl Group {
         lock(&self.steps, operation, timeout)
     }
 
-    /// The threads that share the work of this rank's steps.
+    /// The threads that share the work of this rank's steps; a forked child has none.
     pub(crate) fn sharing(&self) -> Sharing {
+        if self.born.crossed_fork() {
+            return Sharing::default(); // A thread that does not exist may hold the lock.
+        }
         self.sharing.lock().clone()
     }
 
@@ -216,7 +219,9 @@ impl Group {
         timeout: Option<Duration>,
         change: impl FnOnce(&mut Sharing),
     ) -> BoxedResult<()> {
-        let mut steps = self.lock_steps("changing the threads", timeout)?;
+        let operation = "changing the threads";
+        self.check_process(operation)?;
+        let mut steps = self.lock_steps(operation, timeout)?;
         let mut sharing = self.sharing.lock();
         let before = sharing.clone();
         change(&mut sharing);

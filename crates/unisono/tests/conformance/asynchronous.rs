@@ -228,10 +228,28 @@ pub(crate) fn an_operation_does_not_wait_for_a_later_one(comm: &Communicator) {
         comm.barrier()?; // Its own calls are synchronous.
         let later = outer.barrier_async();
         assert!(matches!(later.wait(), Err(Error::InvalidArgument { .. })));
+        let scoped = outer.scope(|scope| drop(scope.barrier()));
+        assert!(matches!(scoped, Err(Error::InvalidArgument { .. })), "{scoped:?}");
+        let mut later = std::pin::pin!(outer.barrier_async());
+        let polled = later.as_mut().poll(&mut Context::from_waker(std::task::Waker::noop()));
+        assert!(matches!(polled, Poll::Ready(Err(Error::InvalidArgument { .. }))), "{polled:?}");
         Ok(())
     });
     inner.wait().expect("it was told");
-    comm.barrier().expect("the later one was carried out");
+    comm.barrier().expect("the later ones were carried out");
+}
+
+/// An allocation comes after one that was started before, and does not keep it from its end.
+pub(crate) fn allocations_of_both_kinds_follow_one_another(comm: &Communicator) {
+    for _ in 0..20 {
+        let started = comm.start((), |comm, ()| {
+            std::thread::sleep(Duration::from_millis(1)); // The other thread is at its call by now.
+            comm.alloc::<f32>(100).map(drop)
+        });
+        comm.alloc::<f32>(100).expect("it comes after the one that was started");
+        assert!(started.is_finished(), "it was started before");
+        started.wait().expect("all start it");
+    }
 }
 
 struct Woken(std::thread::Thread, AtomicBool);

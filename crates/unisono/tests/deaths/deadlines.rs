@@ -170,8 +170,10 @@ pub(crate) fn fork_and_go_on() {
         expect_forked(pending.take().map_or(Ok(()), |pending| pending.wait().map(drop)));
         expect_forked(comm.barrier_async().wait());
         expect_forked(comm.scope(|scope| drop(scope.barrier())));
+        expect_forked(comm.set_thread_bytes(2));
         expect_forked(comm.close(Duration::from_millis(10)));
         comm.abort(); // Nobody hears it.
+        failed += i32::from(comm.threads() != 1);
         failed + i32::from(comm.peers().len() != 2 || comm.peers().iter().any(|peer| peer.last.is_some()))
     });
     assert_eq!(faults::system::exit_code_of(child), Some(0), "uses in the child that were no Forked error");

@@ -11,7 +11,7 @@ use parking_lot::{Condvar, Mutex};
 use unisono_os::fork_guard::ForkMark;
 
 use crate::error::{Error, Result};
-use crate::group::backlog::Backlog;
+use crate::group::backlog::{self, Backlog};
 
 /// An asynchronous operation under way, and the buffers `B` that it holds until it is over.
 ///
@@ -79,10 +79,7 @@ impl<B> Pending<B> {
             if let Some(result) = state.take() {
                 return result;
             }
-            if self.backlog.is_carried_out_here() {
-                let problem = "an asynchronous operation waits for one that comes after it";
-                return Err(Error::argument("wait", problem));
-            }
+            self.backlog.check_may_wait("wait")?;
             self.slot.finished.wait(&mut state);
         }
     }
@@ -154,6 +151,9 @@ impl<B> Future for Pending<B> {
         let mut state = self.slot.state.lock();
         if let Some(result) = state.take() {
             return Poll::Ready(result);
+        }
+        if self.backlog.operates_here() {
+            return Poll::Ready(Err(backlog::waits_for_a_later_one("wait")));
         }
         if let State::Running(waker) = &mut *state {
             *waker = Some(context.waker().clone());

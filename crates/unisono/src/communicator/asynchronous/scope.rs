@@ -105,11 +105,14 @@ impl Communicator {
     /// ```
     ///
     /// # Errors
-    /// That of the first operation that failed, whether or not anybody waited for it.
+    /// That of the first operation that failed, whether or not anybody waited for it. Inside an asynchronous operation it is
+    /// refused, and `work` is not called: what is started there comes after that operation.
     pub fn scope<'env, F, R>(&'env self, work: F) -> Result<R>
     where
         F: for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> R,
     {
+        self.group.check_process("scope")?;
+        self.group.backlog.check_may_wait("scope")?;
         let jobs = Arc::<Jobs>::default();
         let scope = Scope { comm: self, jobs: Arc::clone(&jobs), scope: PhantomData, env: PhantomData };
         let outcome = catch_unwind(AssertUnwindSafe(|| work(&scope)));
@@ -206,6 +209,11 @@ impl<'scope> Scope<'scope, '_> {
                 jobs.state.lock().error.get_or_insert_with(|| error.clone());
             })
         });
+        if let Err(error) = self.comm.group.check_process("starting an asynchronous operation") {
+            // A thread that does not exist here may hold the lock of the jobs. The scope finds the same at its end.
+            slot.finish(Err(*error));
+            return pending;
+        }
         let counted = Counted { job, running: Running::new(&self.jobs) };
         let job: Box<dyn FnOnce() + Send + 'scope> = Box::new(move || counted.carry_out());
         // SAFETY: only the lifetime changes. `Communicator::scope` does not return before `Running` of this job is dropped,

@@ -99,6 +99,7 @@ impl Communicator {
             group: Arc::clone(&self.group),
             timeout: self.timeout,
         };
+        let backlog = Arc::clone(&self.group.backlog);
         let result = Arc::clone(&slot);
         let job = Box::new(move || {
             let done = catch_unwind(AssertUnwindSafe(|| operate(&comm, &mut buffers)));
@@ -108,6 +109,7 @@ impl Communicator {
                 comm.barrier()
             });
             drop(comm);
+            backlog.operation_is_over();
             result.finish(done.map(|()| buffers));
         });
         Prepared { pending, slot, job }

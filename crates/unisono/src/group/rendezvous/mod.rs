@@ -101,6 +101,14 @@ struct Roster {
 }
 
 impl Purpose {
+    /// As part of which operation of the parent, if there is one, ranks meet.
+    fn operation(self) -> Operation {
+        match self {
+            Purpose::Group => Operation::Split,
+            Purpose::Registration(_) => Operation::Alloc,
+        }
+    }
+
     /// Where things lie in the memory that each of `world` ranks brings along.
     fn layout(self, world: usize, parameters: &Parameters) -> Result<Layout> {
         match self {
@@ -131,7 +139,8 @@ impl Invitation {
     fn check_parent(&self) -> Result<()> {
         match &self.parent {
             Some(parent) if parent.is_stopped() => {
-                let at = Situation { call: Call::new(Operation::Split), number: 0, waited: Duration::ZERO };
+                let call = Call::new(self.purpose.operation());
+                let at = Situation { call, number: 0, waited: Duration::ZERO };
                 Err(parent.explain(0, at))
             }
             _ => Ok(()),
