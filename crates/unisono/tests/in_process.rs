@@ -297,6 +297,16 @@ fn allocations_of_both_kinds_follow_one_another() {
 }
 
 #[test]
+fn threads_of_an_operation_make_its_calls() {
+    on_small_worlds(&[1, 2], |comm| asynchronous::threads_of_an_operation_make_its_calls(&comm));
+}
+
+#[test]
+fn an_abort_ends_the_wait_for_ones_turn() {
+    on_small_worlds(&[1], |comm| asynchronous::an_abort_ends_the_wait_for_ones_turn(&comm));
+}
+
+#[test]
 fn a_handle_may_be_awaited() {
     on_small_worlds(&[1, 2], |comm| asynchronous::a_handle_may_be_awaited(&comm));
 }

@@ -25,7 +25,7 @@ impl Communicator {
     pub fn all_reduce<T: Element>(&self, data: &mut [T], op: ReduceOp) -> Result<()> {
         let what = Reduction { count: data.len(), dtype: T::DTYPE, op };
         let target = Target::of(data);
-        Ok(all_reduce::all_reduce(&self.group, target.as_source(), target, what, self.timeout)?)
+        Ok(all_reduce::all_reduce(self.group(), target.as_source(), target, what, self.timeout)?)
     }
 
     /// [`all_reduce`](Self::all_reduce) out of place: `input` stays as it is.
@@ -35,7 +35,7 @@ impl Communicator {
     pub fn all_reduce_into<T: Element>(&self, input: &[T], output: &mut [T], op: ReduceOp) -> Result<()> {
         arguments::length("all_reduce", "an output", input.len(), output.len())?;
         let what = Reduction { count: input.len(), dtype: T::DTYPE, op };
-        Ok(all_reduce::all_reduce(&self.group, Source::of(input), Target::of(output), what, self.timeout)?)
+        Ok(all_reduce::all_reduce(self.group(), Source::of(input), Target::of(output), what, self.timeout)?)
     }
 
     /// Give the root the reduction of all ranks' `data`, in place; the other ranks' `data` stays as it is.
@@ -46,7 +46,7 @@ impl Communicator {
         let what = Reduction { count: data.len(), dtype: T::DTYPE, op };
         let target = Target::of(data);
         let output = (self.rank() == root).then_some(target);
-        Ok(all_reduce::reduce(&self.group, target.as_source(), output, what, root, self.timeout)?)
+        Ok(all_reduce::reduce(self.group(), target.as_source(), output, what, root, self.timeout)?)
     }
 
     /// [`reduce`](Self::reduce) out of place: the root passes an output of the input's length, the others none.
@@ -66,7 +66,7 @@ impl Communicator {
         }
         let what = Reduction { count: input.len(), dtype: T::DTYPE, op };
         Ok(all_reduce::reduce(
-            &self.group,
+            self.group(),
             Source::of(input),
             output.map(Target::of),
             what,
@@ -107,7 +107,7 @@ impl Communicator {
     ) -> Result<()> {
         let call = Call::new(Operation::ReduceScatter).of(what.count, what.dtype).reducing(what.op);
         let blocks = Table::Even(output.len());
-        Ok(reduce_scatter::reduce_scatter(&self.group, call, input, output, &blocks, what, self.timeout)?)
+        Ok(reduce_scatter::reduce_scatter(self.group(), call, input, output, &blocks, what, self.timeout)?)
     }
 
     /// Give every rank all ranks' `input`, in rank order: `output` has `world_size() * input.len()` elements.
@@ -119,7 +119,7 @@ impl Communicator {
         let call = Call::new(Operation::AllGather).of(input.len(), T::DTYPE);
         let input = Source::of(input);
         let blocks = Table::Even(input.len());
-        Ok(gather::all_gather(&self.group, call, input, Target::of(output), &blocks, None, self.timeout)?)
+        Ok(gather::all_gather(self.group(), call, input, Target::of(output), &blocks, None, self.timeout)?)
     }
 
     /// [`all_gather`](Self::all_gather) in place: this rank's input is its block of `data`.
@@ -132,7 +132,7 @@ impl Communicator {
         let target = Target::of(data);
         let bytes = count * size_of::<T>();
         let input = target.as_source().part(self.rank() * bytes, bytes);
-        Ok(gather::all_gather(&self.group, call, input, target, &Table::Even(bytes), None, self.timeout)?)
+        Ok(gather::all_gather(self.group(), call, input, target, &Table::Even(bytes), None, self.timeout)?)
     }
 
     /// Gather tensors along dimension `dim`: `input` has this `shape` (row-major), `output` the same with
@@ -186,7 +186,7 @@ impl Communicator {
             .shaped(shape.iter().copied().chain([along]));
         let along = (rows != 1).then_some(Along { row_bytes, rows });
         let blocks = Table::Even(input.len());
-        Ok(gather::all_gather(&self.group, call, input, output, &blocks, along, self.timeout)?)
+        Ok(gather::all_gather(self.group(), call, input, output, &blocks, along, self.timeout)?)
     }
 
     /// Replace `data` on every rank by the root's. Every rank passes the same length.
@@ -195,7 +195,7 @@ impl Communicator {
     /// [`InvalidArgument`](Error::InvalidArgument) if `root` does not exist; else any terminal error.
     pub fn broadcast<T: Element>(&self, data: &mut [T], root: usize) -> Result<()> {
         let count = data.len();
-        Ok(broadcast::broadcast(&self.group, Target::of(data), count, T::DTYPE, root, self.timeout)?)
+        Ok(broadcast::broadcast(self.group(), Target::of(data), count, T::DTYPE, root, self.timeout)?)
     }
 
     /// Give the root all ranks' `input`, in rank order: the root passes an output of `world_size() * input.len()` elements,
@@ -222,7 +222,7 @@ impl Communicator {
         let call = Call::new(Operation::Gather).of(count, dtype).rooted(root);
         let blocks = Table::Even(input.len());
         Ok(gather::gather(
-            &self.group,
+            self.group(),
             call,
             input,
             output.map(|output| (output, &blocks)),
@@ -256,7 +256,7 @@ impl Communicator {
         let call = Call::new(Operation::Scatter).of(count, dtype).rooted(root);
         let blocks = Table::Even(output.len());
         Ok(gather::scatter(
-            &self.group,
+            self.group(),
             call,
             input.map(|input| (input, &blocks)),
             output,
@@ -295,7 +295,7 @@ impl Communicator {
     ) -> Result<()> {
         let call = Call::new(Operation::AllToAll).of(count, dtype);
         let blocks = Table::Even(count * dtype.size_bytes());
-        Ok(gather::all_to_all(&self.group, call, input, output, &blocks, &blocks, self.timeout)?)
+        Ok(gather::all_to_all(self.group(), call, input, output, &blocks, &blocks, self.timeout)?)
     }
 
     /// Send `data` to rank `to`, which must receive the same type and length. Returns as soon as the data fits the pair's
@@ -305,7 +305,7 @@ impl Communicator {
     /// [`InvalidArgument`](Error::InvalidArgument) if `to` does not exist. A time-out before anything was taken leaves
     /// the communicator usable.
     pub fn send<T: Element>(&self, data: &[T], to: usize) -> Result<()> {
-        Ok(point_to_point::send(&self.group, Source::of(data), data.len(), T::DTYPE, to, self.timeout)?)
+        Ok(point_to_point::send(self.group(), Source::of(data), data.len(), T::DTYPE, to, self.timeout)?)
     }
 
     /// Receive the next message from rank `from`, which must have this type and length.
@@ -315,7 +315,7 @@ impl Communicator {
     /// another. A time-out before anything came leaves the communicator usable.
     pub fn recv<T: Element>(&self, data: &mut [T], from: usize) -> Result<()> {
         let count = data.len();
-        Ok(point_to_point::recv(&self.group, Target::of(data), count, T::DTYPE, from, self.timeout)?)
+        Ok(point_to_point::recv(self.group(), Target::of(data), count, T::DTYPE, from, self.timeout)?)
     }
 
     /// What only the root passes must be there at the root, and exists nowhere else.

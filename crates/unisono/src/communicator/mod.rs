@@ -119,6 +119,15 @@ impl Communicator {
         Communicator { worker, group: Arc::new(group), timeout }
     }
 
+    /// The group, for a call that the calling thread makes on this handle: it comes in its turn.
+    #[inline]
+    fn group(&self) -> &Group {
+        if self.worker.is_jobs() && self.group.check_process("taking a turn").is_ok() {
+            self.worker.take_turn();
+        }
+        &self.group
+    }
+
     /// This rank: 0 to `world_size() - 1`.
     pub fn rank(&self) -> usize {
         self.group.members.rank
@@ -173,7 +182,7 @@ impl Communicator {
     /// # Errors
     /// Any terminal error; see [`Error`](crate::Error).
     pub fn barrier(&self) -> Result<()> {
-        Ok(broadcast::barrier(&self.group, Operation::Barrier, self.timeout)?)
+        Ok(broadcast::barrier(self.group(), Operation::Barrier, self.timeout)?)
     }
 
     /// Stop the group, from any thread: every operation under way or to come, on every rank, ends with
@@ -190,7 +199,7 @@ impl Communicator {
     pub fn close(&self, timeout: Duration) -> Result<()> {
         // Before anybody comes out of the barrier: who does may form a new group of the same name.
         self.group.give_name_free();
-        let together = broadcast::barrier(&self.group, Operation::Close, Some(timeout));
+        let together = broadcast::barrier(self.group(), Operation::Close, Some(timeout));
         self.group.leave();
         Ok(together?)
     }

@@ -97,7 +97,7 @@ impl<'c> Raw<'c> {
         let input = vouched!(source("all_reduce", input, bytes));
         let output = vouched!(target("all_reduce", output, bytes));
         let what = Reduction { count, dtype, op };
-        Ok(all_reduce::all_reduce(&self.comm.group, input, output, what, self.comm.timeout)?)
+        Ok(all_reduce::all_reduce(self.comm.group(), input, output, what, self.comm.timeout)?)
     }
 
     /// `count` elements each; the output counts at the root only, in place if `input == output`.
@@ -121,7 +121,7 @@ impl<'c> Raw<'c> {
         let output =
             if self.comm.rank() == root { Some(vouched!(target("reduce", output, bytes))) } else { None };
         let what = Reduction { count, dtype, op };
-        Ok(all_reduce::reduce(&self.comm.group, input, output, what, root, self.comm.timeout)?)
+        Ok(all_reduce::reduce(self.comm.group(), input, output, what, root, self.comm.timeout)?)
     }
 
     /// `world_size * count` elements in, `count` out; in place if the output is this rank's block of the input.
@@ -165,7 +165,7 @@ impl<'c> Raw<'c> {
         let output = vouched!(target("all_gather", output, total));
         let call = Call::new(Operation::AllGather).of(count, dtype);
         Ok(gather::all_gather(
-            &self.comm.group,
+            self.comm.group(),
             call,
             input,
             output,
@@ -208,7 +208,7 @@ impl<'c> Raw<'c> {
     pub unsafe fn broadcast(&self, data: *mut u8, count: usize, dtype: DType, root: usize) -> Result<()> {
         let bytes = total_bytes("broadcast", count, dtype.size_bytes(), 1)?;
         let data = vouched!(target("broadcast", data, bytes));
-        Ok(broadcast::broadcast(&self.comm.group, data, count, dtype, root, self.comm.timeout)?)
+        Ok(broadcast::broadcast(self.comm.group(), data, count, dtype, root, self.comm.timeout)?)
     }
 
     /// `count` elements in, `world_size * count` out at the root; in place if the root's input is its block of the output.
@@ -411,7 +411,7 @@ impl<'c> Raw<'c> {
     pub unsafe fn send(&self, data: *const u8, count: usize, dtype: DType, to: usize) -> Result<()> {
         let bytes = total_bytes("send", count, dtype.size_bytes(), 1)?;
         let data = vouched!(source("send", data, bytes));
-        Ok(point_to_point::send(&self.comm.group, data, count, dtype, to, self.comm.timeout)?)
+        Ok(point_to_point::send(self.comm.group(), data, count, dtype, to, self.comm.timeout)?)
     }
 
     /// `count` elements from rank `from`.
@@ -424,6 +424,6 @@ impl<'c> Raw<'c> {
     pub unsafe fn recv(&self, data: *mut u8, count: usize, dtype: DType, from: usize) -> Result<()> {
         let bytes = total_bytes("recv", count, dtype.size_bytes(), 1)?;
         let data = vouched!(target("recv", data, bytes));
-        Ok(point_to_point::recv(&self.comm.group, data, count, dtype, from, self.comm.timeout)?)
+        Ok(point_to_point::recv(self.comm.group(), data, count, dtype, from, self.comm.timeout)?)
     }
 }

@@ -37,7 +37,7 @@ impl Raw<'_> {
         op: ReduceOp,
     ) -> Result<()> {
         let part = self.comm.part("all_reduce", memory, offset, count, dtype)?;
-        Ok(push::all_reduce(&self.comm.group, part, op, self.comm.timeout)?)
+        Ok(push::all_reduce(self.comm.group(), part, op, self.comm.timeout)?)
     }
 
     /// Reduce to the root, in place.
@@ -57,7 +57,7 @@ impl Raw<'_> {
         root: usize,
     ) -> Result<()> {
         let part = self.comm.part("reduce", memory, offset, count, dtype)?;
-        Ok(push::reduce_to_root(&self.comm.group, part, op, root, self.comm.timeout)?)
+        Ok(push::reduce_to_root(self.comm.group(), part, op, root, self.comm.timeout)?)
     }
 
     /// Reduce-scatter in place; `count` elements are one rank's block, `world_size * count` are used.
@@ -78,7 +78,7 @@ impl Raw<'_> {
     ) -> Result<()> {
         let total = count.saturating_mul(self.comm.world_size());
         let part = self.comm.part("reduce_scatter", memory, offset, total, dtype)?;
-        Ok(push::reduce_scatter(&self.comm.group, part, op, self.comm.timeout)?)
+        Ok(push::reduce_scatter(self.comm.group(), part, op, self.comm.timeout)?)
     }
 
     /// All-gather in place; `count` elements are one rank's block, `world_size * count` are used.
@@ -98,7 +98,7 @@ impl Raw<'_> {
     ) -> Result<()> {
         let total = count.saturating_mul(self.comm.world_size());
         let part = self.comm.part("all_gather", memory, offset, total, dtype)?;
-        Ok(push::all_gather(&self.comm.group, part, self.comm.timeout)?)
+        Ok(push::all_gather(self.comm.group(), part, self.comm.timeout)?)
     }
 
     /// Broadcast from the root.
@@ -118,6 +118,6 @@ impl Raw<'_> {
         root: usize,
     ) -> Result<()> {
         let part = self.comm.part("broadcast", memory, offset, count, dtype)?;
-        Ok(push::broadcast(&self.comm.group, part, root, self.comm.timeout)?)
+        Ok(push::broadcast(self.comm.group(), part, root, self.comm.timeout)?)
     }
 }

@@ -20,13 +20,14 @@ impl Communicator {
     /// # Errors
     /// [`OutOfMemory`](Error::OutOfMemory) if the memory of all ranks is more than may still be had, with both numbers; on the
     /// other ranks this may be a [`Rendezvous`](Error::Rendezvous) that says so. All ranks fail together, and the communicator
-    /// goes on. Else any terminal error.
+    /// goes on. A rank that has no descriptor left to meet the others says so, and the communicator is stopped. Else any
+    /// terminal error.
     pub fn alloc<T: Element>(&self, count: usize) -> Result<Registered<T>> {
         Ok(Registered::new(self.alloc_memory(count, T::DTYPE)?))
     }
 
     pub(super) fn alloc_memory(&self, count: usize, dtype: DType) -> Result<RegisteredMemory> {
-        let allocation = Allocation::new(&self.group, count, dtype, self.timeout)?;
+        let allocation = Allocation::new(self.group(), count, dtype, self.timeout)?;
         Ok(RegisteredMemory::new(allocation, count, dtype))
     }
 
@@ -41,7 +42,7 @@ impl Communicator {
     ) -> Result<()> {
         let data = data.into();
         let part = self.part("all_reduce", data.memory(), data.offset(), data.len(), T::DTYPE)?;
-        Ok(push::all_reduce(&self.group, part, op, self.timeout)?)
+        Ok(push::all_reduce(self.group(), part, op, self.timeout)?)
     }
 
     /// [`reduce`](Self::reduce) on registered memory: the root's `data` becomes the reduction, the others' stays.
@@ -56,7 +57,7 @@ impl Communicator {
     ) -> Result<()> {
         let data = data.into();
         let part = self.part("reduce", data.memory(), data.offset(), data.len(), T::DTYPE)?;
-        Ok(push::reduce_to_root(&self.group, part, op, root, self.timeout)?)
+        Ok(push::reduce_to_root(self.group(), part, op, root, self.timeout)?)
     }
 
     /// [`reduce_scatter`](Self::reduce_scatter_in_place) on registered memory: this rank's block of `data` becomes that of the
@@ -72,7 +73,7 @@ impl Communicator {
         let data = data.into();
         self.block_length("reduce_scatter", data.len())?;
         let part = self.part("reduce_scatter", data.memory(), data.offset(), data.len(), T::DTYPE)?;
-        Ok(push::reduce_scatter(&self.group, part, op, self.timeout)?)
+        Ok(push::reduce_scatter(self.group(), part, op, self.timeout)?)
     }
 
     /// [`all_gather`](Self::all_gather_in_place) on registered memory: this rank's input is its block of `data`.
@@ -86,7 +87,7 @@ impl Communicator {
         let data = data.into();
         self.block_length("all_gather", data.len())?;
         let part = self.part("all_gather", data.memory(), data.offset(), data.len(), T::DTYPE)?;
-        Ok(push::all_gather(&self.group, part, self.timeout)?)
+        Ok(push::all_gather(self.group(), part, self.timeout)?)
     }
 
     /// [`broadcast`](Self::broadcast) on registered memory. If it is large, all ranks take part in
@@ -101,7 +102,7 @@ impl Communicator {
     ) -> Result<()> {
         let data = data.into();
         let part = self.part("broadcast", data.memory(), data.offset(), data.len(), T::DTYPE)?;
-        Ok(push::broadcast(&self.group, part, root, self.timeout)?)
+        Ok(push::broadcast(self.group(), part, root, self.timeout)?)
     }
 
     /// `count` elements of a type from element `offset` on, as an operation takes them.

@@ -46,7 +46,7 @@ impl Communicator {
         let call = Call::new(Operation::Split);
         let blocks = Table::Even(size_of_val(&mine));
         let output = Target::of(&mut all);
-        gather::all_gather(&self.group, call, Source::of(&mine), output, &blocks, None, self.timeout)?;
+        gather::all_gather(self.group(), call, Source::of(&mine), output, &blocks, None, self.timeout)?;
 
         let split = self.group.next_split();
         let subgroup = color.map(|color| subgroup(self.rank(), color, split, &all, before));
@@ -54,7 +54,7 @@ impl Communicator {
         let assembled = self
             .group
             .backend
-            .split(&self.group, subgroup.as_ref(), self.timeout)
+            .split(self.group(), subgroup.as_ref(), self.timeout)
             .inspect_err(|_| self.group.abort())?;
         let Some(assembled) = assembled else { return Ok(None) };
         let group = Group::new(assembled);

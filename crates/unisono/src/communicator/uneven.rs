@@ -35,7 +35,7 @@ impl Communicator {
             .of(output.len() / dtype.size_bytes(), dtype)
             .shaped(counts.iter().copied());
         let blocks = Table::Uneven(counts, dtype.size_bytes());
-        Ok(gather::all_gather(&self.group, call, input, output, &blocks, None, self.timeout)?)
+        Ok(gather::all_gather(self.group(), call, input, output, &blocks, None, self.timeout)?)
     }
 
     /// Give rank `r` block `r` of the reduction. `counts[r]` is the length of block `r`; every rank passes the same
@@ -69,7 +69,7 @@ impl Communicator {
             .reducing(what.op)
             .shaped(counts.iter().copied());
         let blocks = Table::Uneven(counts, what.dtype.size_bytes());
-        Ok(reduce_scatter::reduce_scatter(&self.group, call, input, output, &blocks, what, self.timeout)?)
+        Ok(reduce_scatter::reduce_scatter(self.group(), call, input, output, &blocks, what, self.timeout)?)
     }
 
     /// Send `send_counts[r]` elements to rank `r` and receive `recv_counts[r]` from it. What one rank sends another must be
@@ -105,7 +105,7 @@ impl Communicator {
         let element = dtype.size_bytes();
         let call = Call::new(Operation::AllToAllV).of(0, dtype);
         let (send, receive) = (Table::Uneven(send_counts, element), Table::Uneven(recv_counts, element));
-        Ok(gather::all_to_all(&self.group, call, input, output, &send, &receive, self.timeout)?)
+        Ok(gather::all_to_all(self.group(), call, input, output, &send, &receive, self.timeout)?)
     }
 
     /// Give the root all ranks' inputs, in rank order. The root passes the output and the length of each rank's input, the
@@ -140,7 +140,7 @@ impl Communicator {
         let call = Call::new(Operation::GatherV).of(0, dtype).rooted(root);
         let blocks = output.map(|(output, counts)| (output, Table::Uneven(counts, dtype.size_bytes())));
         let output = blocks.as_ref().map(|(output, blocks)| (*output, blocks));
-        Ok(gather::gather(&self.group, call, input, output, root, self.timeout)?)
+        Ok(gather::gather(self.group(), call, input, output, root, self.timeout)?)
     }
 
     /// Give rank `r` block `r` of the root's input. The root passes the input and the length of each block, the others
@@ -175,7 +175,7 @@ impl Communicator {
         let call = Call::new(Operation::ScatterV).of(0, dtype).rooted(root);
         let blocks = input.map(|(input, counts)| (input, Table::Uneven(counts, dtype.size_bytes())));
         let input = blocks.as_ref().map(|(input, blocks)| (*input, blocks));
-        Ok(gather::scatter(&self.group, call, input, output, root, self.timeout)?)
+        Ok(gather::scatter(self.group(), call, input, output, root, self.timeout)?)
     }
 
     /// One count per rank, whose sum fits the address space: returns the sum.

@@ -1,8 +1,9 @@
 //! Registered memory: a piece of each rank's memory that all ranks of the group have mapped.
 //!
 //! An allocation is a collective call. Every rank makes its own part, touches it first and hands it to all others, by
-//! the same means by which a new group hands its memory round. A failure on one rank (no memory, no descriptor) is one on
-//! all, and the group goes on.
+//! the same means by which a new group hands its memory round. A failure on one rank (no memory, say) is one on all, and
+//! the group goes on; but a rank that cannot even come to where they meet (no descriptor left) stops the group, so that
+//! nobody waits for it.
 //!
 //! The one invariant that matters: **offsets and lengths come from the own call**, which the fingerprint compares with those of
 //! the others, and never from shared memory. Freeing is local: a peer that still reads or writes has a mapping of its
@@ -15,7 +16,7 @@ use unisono_kernels::DType;
 use unisono_os::fork_guard::ForkMark;
 
 use super::Group;
-use super::backend::{Registration, draw_names};
+use super::backend::{Registered, Registration, draw_names};
 use super::members::Members;
 use super::shared_memory::SharedMemory;
 use crate::arguments;
@@ -51,7 +52,14 @@ impl Allocation {
         let name = draw_names(group, call, group.members.rank == 0, timeout)?[0];
         *allocations += 1;
         fault::reach("before_register");
-        let made = group.backend.register(group, Registration { name, call, bytes }, timeout);
+        let made = match group.backend.register(group, Registration { name, call, bytes }, timeout) {
+            Registered::Made(memories) => Ok(memories),
+            Registered::Failed(error) => Err(error),
+            Registered::CouldNotCome(error) => {
+                group.abort();
+                return Err(error);
+            }
+        };
         let memories = agree(group, call, made, timeout).inspect_err(|error| {
             // Another thread kept the communicator from the rest of the call: nobody may wait for it.
             if matches!(error, Error::Busy { .. }) {

@@ -10,17 +10,21 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::ThreadId;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::error::{Error, Result};
-use parking_lot::{Condvar, Mutex, MutexGuard};
 
 /// This rank has left.
 pub(crate) const CLOSED: u32 = 1;
 /// Asynchronous operations are waiting or under way.
 pub(crate) const AHEAD: u32 = 2;
+
+/// How often who waits for its turn looks whether another rank has stopped the group meanwhile.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// One operation to carry out.
 pub(crate) type Job = Box<dyn FnOnce() + Send>;
@@ -46,6 +50,8 @@ struct Jobs {
     worker: Option<ThreadId>,
     /// Whether it is inside of an operation, rather than asleep or telling of its end.
     operates: bool,
+    /// Other threads that make calls for the operation under way.
+    helpers: Vec<ThreadId>,
     ends: bool,
 }
 
@@ -72,7 +78,6 @@ impl Backlog {
                 if outcome.is_err() {
                     tracing::error!("what was to be told of the end of an operation panicked");
                 }
-                jobs.operates = false;
                 jobs.over += 1;
                 if jobs.over == jobs.started {
                     self.state.fetch_and(!AHEAD, Ordering::AcqRel);
@@ -92,9 +97,27 @@ impl Backlog {
         self.added.notify_all();
     }
 
-    /// The operation of the job under way has come to its end; whoever waits for it has yet to be told.
-    pub(crate) fn operation_is_over(&self) {
-        self.jobs.lock().operates = false;
+    /// The calling thread makes a call for an operation, whose own word says whether it is `under_way`: if so the thread is in
+    /// turn until it is over, like the worker.
+    pub(crate) fn join_in(&self, under_way: &AtomicBool) {
+        let mut jobs = self.jobs.lock();
+        if under_way.load(Ordering::Relaxed) && !jobs.is_in_turn() {
+            jobs.helpers.push(std::thread::current().id());
+        }
+    }
+
+    /// The operation has come to its end; whoever waits for it has yet to be told. Its word is written and read under the lock.
+    pub(crate) fn end_operation(&self, under_way: &AtomicBool) {
+        let mut jobs = self.jobs.lock();
+        under_way.store(false, Ordering::Relaxed);
+        jobs.operates = false;
+        jobs.helpers.clear();
+    }
+
+    /// The group was stopped: nobody waits for a turn any more.
+    pub(crate) fn wake(&self) {
+        let _jobs = self.jobs.lock(); // Who has looked and found nothing sleeps by now.
+        self.over.notify_all();
     }
 
     /// See that the calling thread may sleep until a job is over: the one that carries them out would sleep for ever.
@@ -111,18 +134,20 @@ impl Backlog {
         jobs.is_worker() && jobs.operates
     }
 
-    /// Wait until all are over that were added before; not for ever, if `timeout` says so. The thread that carries them
-    /// out does not wait for itself. Returns whether they are.
-    pub(crate) fn wait_for_turn(&self, timeout: Option<Duration>) -> bool {
+    /// Wait until all are over that were added before, or the group `is_stopped`; not for ever, if `timeout` says so. The
+    /// threads that carry one out do not wait for it. Returns whether the call may be made: in a group that was
+    /// stopped it returns why.
+    pub(crate) fn wait_for_turn(&self, timeout: Option<Duration>, is_stopped: impl Fn() -> bool) -> bool {
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let mut jobs = self.jobs.lock();
-        if jobs.is_worker() {
-            return true;
-        }
         let ahead = jobs.started;
-        let is_ahead = |jobs: &mut Jobs| jobs.over < ahead;
-        match timeout {
-            None => self.over.wait_while(&mut jobs, is_ahead),
-            Some(timeout) => return !self.over.wait_while_for(&mut jobs, is_ahead, timeout).timed_out(),
+        while !jobs.is_in_turn() && jobs.over < ahead && !is_stopped() {
+            let now = Instant::now();
+            if deadline.is_some_and(|deadline| now >= deadline) {
+                return false;
+            }
+            let look = now + LOOK_EVERY;
+            self.over.wait_until(&mut jobs, deadline.map_or(look, |deadline| deadline.min(look)));
         }
         true
     }
@@ -136,6 +161,11 @@ pub(crate) fn waits_for_a_later_one(operation: &'static str) -> Error {
 impl Jobs {
     fn is_worker(&self) -> bool {
         self.worker == Some(std::thread::current().id())
+    }
+
+    /// Whether the calling thread makes its calls for the operation under way.
+    fn is_in_turn(&self) -> bool {
+        self.is_worker() || self.helpers.contains(&std::thread::current().id())
     }
 }
 

@@ -172,7 +172,7 @@ impl Group {
         if state & CLOSED != 0 {
             return Err(Box::new(Error::Closed { operation }));
         }
-        if self.backlog.wait_for_turn(timeout) {
+        if self.backlog.wait_for_turn(timeout, || self.members.is_stopped()) {
             return Ok(());
         }
         Err(Box::new(Error::Busy { operation, waited: timeout.unwrap_or_default() }))
@@ -327,6 +327,7 @@ impl Group {
     pub(crate) fn abort(&self) {
         if !self.born.crossed_fork() {
             self.members.stop(Cause::Aborted);
+            self.backlog.wake();
         }
     }
 

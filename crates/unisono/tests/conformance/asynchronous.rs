@@ -252,6 +252,39 @@ pub(crate) fn allocations_of_both_kinds_follow_one_another(comm: &Communicator) 
     }
 }
 
+/// What an operation's threads call on its handle belongs to it, also while another call waits for its turn.
+pub(crate) fn threads_of_an_operation_make_its_calls(comm: &Communicator) {
+    let world = comm.world_size();
+    let total = world as u64;
+    for _ in 0..20 {
+        let started = comm.start(vec![1u64; 100], |comm, data| {
+            let helper = || comm.all_reduce(data, ReduceOp::Sum);
+            std::thread::scope(|scope| scope.spawn(helper).join().expect("it does not panic"))
+        });
+        comm.barrier().expect("it comes after the one that was started");
+        assert_eq!(started.wait().expect("all start it"), [total; 100]);
+    }
+}
+
+/// Who waits for its turn behind an operation that does not end is told when the group is stopped.
+pub(crate) fn an_abort_ends_the_wait_for_ones_turn(comm: &Communicator) {
+    let (end, ended) = std::sync::mpsc::channel::<()>();
+    let endless = comm.start((), move |_, ()| {
+        ended.recv().expect_err("nothing is sent");
+        Ok(())
+    });
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| comm.with_timeout(None).barrier());
+        std::thread::sleep(Duration::from_millis(20));
+        assert!(!waiting.is_finished(), "it is not its turn");
+        comm.abort();
+        let error = waiting.join().expect("it does not panic").expect_err("the group was stopped");
+        assert!(matches!(error, Error::Aborted { .. }), "{error}");
+    });
+    drop(end);
+    endless.wait().expect("it made no call");
+}
+
 struct Woken(std::thread::Thread, AtomicBool);
 
 impl Wake for Woken {

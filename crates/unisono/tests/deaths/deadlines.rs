@@ -200,6 +200,36 @@ pub(crate) fn a_forked_child_is_told_and_its_parent_goes_on() {
     outcomes.iter().for_each(|outcome| outcome.assert_success());
 }
 
+/// Rank: allocate, where one rank has only so many descriptors left.
+pub(crate) fn register_without_descriptors() {
+    let comm = connect();
+    comm.barrier().expect("all are there");
+    let is_short = told("SHORT") == comm.rank().to_string();
+    let taken = is_short.then(|| faults::system::take_descriptors(told("SPARE").parse().expect("a number")));
+    let start = Instant::now();
+    let failed = comm.alloc::<u8>(1000).expect_err("a rank cannot take part");
+    assert!(start.elapsed() < faults::PROMPT, "{:?}: {failed}", start.elapsed());
+    assert!(comm.barrier().expect_err("the group was stopped").is_terminal());
+    drop(taken);
+    tell(&failed);
+}
+
+pub(crate) fn nobody_waits_for_a_rank_that_has_no_descriptor_left_for_an_allocation() {
+    // One descriptor is enough for rank 0 to listen, but not to let anybody in.
+    for (short, spare) in [(1, "0"), (0, "0"), (0, "1")] {
+        let ranks = Ranks::of("register_without_descriptors", 3)
+            .env("SHORT", &short.to_string())
+            .env("SPARE", spare)
+            .env("UNISONO_TIMEOUT", "20")
+            .start();
+        let outcomes = ranks.wait_all(PATIENCE);
+        all_ended_with(&outcomes, &[short], "Aborted", &[short]);
+        let own = ended(&outcomes[short]);
+        assert_eq!(own.kind, "Rendezvous", "{}", own.text);
+        assert!(own.text.contains("os error 24") || own.text.contains("Too many open files"), "{}", own.text);
+    }
+}
+
 /// Rank: two threads; while one waits for ever, the other's patience ends.
 pub(crate) fn wait_behind_another_thread() {
     let comm = connect();

@@ -17,7 +17,7 @@ const SCENARIOS: &[harness::Named] = named! {
     left::{go_as_told, leave_after_the_last_operation, close_together}
     deadlines::{
         all_reduce_until_error, wait_with_several_patiences, wait_for_an_abort, fork_and_go_on,
-        wait_behind_another_thread, wait_beside_strangers,
+        register_without_descriptors, wait_behind_another_thread, wait_beside_strangers,
     }
     mismatches::{call_differently, write_differently, receive_differently}
 };
@@ -52,6 +52,7 @@ const PROMISES: &[harness::Named] = named! {
         deadlines_hold_per_communicator_and_per_call_and_can_be_none,
         an_abort_from_another_thread_ends_the_waits_of_all_ranks,
         a_forked_child_is_told_and_its_parent_goes_on,
+        nobody_waits_for_a_rank_that_has_no_descriptor_left_for_an_allocation,
         a_thread_that_waits_for_another_has_a_deadline_too,
         a_deadline_is_kept_beside_strangers_that_never_yield,
     }

@@ -19,6 +19,7 @@ unsafe extern "C" {
     fn memfd_create(name: *const c_char, flags: c_uint) -> c_int;
     fn waitpid(process: c_int, status: *mut c_int, options: c_int) -> c_int;
     fn prctl(option: c_int, ...) -> c_int;
+    fn setrlimit(resource: c_int, limit: *const [u64; 2]) -> c_int;
     fn syscall(number: c_long, ...) -> c_long;
 }
 
@@ -34,6 +35,18 @@ pub(crate) fn fork_child(body: impl FnOnce() -> i32) -> u32 {
         }
         child => u32::try_from(child).expect("fork works"),
     }
+}
+
+/// Leave this process only `spare` descriptors to open, as long as the result lives.
+pub(crate) fn take_descriptors(spare: usize) -> Vec<std::fs::File> {
+    const RLIMIT_NOFILE: c_int = 7;
+    let few = [256u64; 2];
+    // SAFETY: `few` has the two fields of a limit, which the kernel only reads.
+    let lowered = unsafe { setrlimit(RLIMIT_NOFILE, &raw const few) };
+    assert_eq!(lowered, 0, "a limit can be lowered");
+    let mut taken: Vec<_> = std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect();
+    taken.truncate(taken.len() - spare);
+    taken
 }
 
 /// Fork a child that keeps all sockets of this process open and sleeps, for 20 seconds at most. Its standard streams

@@ -2,6 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use parking_lot::Mutex;
 
@@ -17,17 +18,42 @@ use crate::group::backlog::{Backlog, Job};
 pub(in crate::communicator) struct Worker {
     backlog: Arc<Backlog>,
     thread: Mutex<Option<Background>>,
-    /// Whether it belongs to the handle that a job makes its calls on.
-    is_jobs: bool,
+    /// If it belongs to the handle that a job makes its calls on: whether that job is under way.
+    job: Option<AtomicBool>,
 }
 
 impl Worker {
     pub(in crate::communicator) fn new(backlog: Arc<Backlog>) -> Arc<Worker> {
-        Arc::new(Worker { backlog, thread: Mutex::default(), is_jobs: false })
+        Arc::new(Worker { backlog, thread: Mutex::default(), job: None })
+    }
+
+    /// That of a handle of a job's own, which does not keep the thread from ending.
+    fn of_job(backlog: Arc<Backlog>) -> Arc<Worker> {
+        Arc::new(Worker { backlog, thread: Mutex::default(), job: Some(AtomicBool::new(true)) })
+    }
+
+    /// Whether it belongs to the handle that a job makes its calls on.
+    #[inline]
+    pub(in crate::communicator) fn is_jobs(&self) -> bool {
+        self.job.is_some()
+    }
+
+    /// A call is about to be made: if it is one of the job under way, it waits for no other, whatever thread makes it.
+    pub(in crate::communicator) fn take_turn(&self) {
+        if let Some(under_way) = &self.job {
+            self.backlog.join_in(under_way);
+        }
+    }
+
+    /// The job is over: threads that still hold its handle come in turn like all others.
+    fn end_job(&self) {
+        if let Some(under_way) = &self.job {
+            self.backlog.end_operation(under_way);
+        }
     }
 
     fn start(&self) -> Result<()> {
-        if self.is_jobs {
+        if self.is_jobs() {
             let problem =
                 "inside an asynchronous operation calls are synchronous: start it on another handle";
             return Err(Error::argument("start", problem));
@@ -62,7 +88,7 @@ pub(super) struct Prepared<'j, B> {
 impl Communicator {
     /// Carry out `operate` on `buffers` after all that was started before, and return at once: for operations, or several of
     /// them, that have no asynchronous method of their own. It gets a handle on this communicator and makes synchronous
-    /// calls; it must not wait for what is started after it.
+    /// calls on it, from any thread; it must not wait for what is started after it.
     ///
     /// ```
     /// # let comm = unisono::Communicator::in_process(1)?.remove(0);
@@ -89,17 +115,11 @@ impl Communicator {
         operate: impl FnOnce(&Communicator, &mut B) -> Result<()> + Send + 'j,
     ) -> Prepared<'j, B> {
         let (pending, slot) = Pending::new(Arc::clone(&self.group.backlog));
-        // A handle of the job's own, which does not keep the worker from ending.
         let comm = Communicator {
-            worker: Arc::new(Worker {
-                backlog: Arc::clone(&self.group.backlog),
-                thread: Mutex::default(),
-                is_jobs: true,
-            }),
+            worker: Worker::of_job(Arc::clone(&self.group.backlog)),
             group: Arc::clone(&self.group),
             timeout: self.timeout,
         };
-        let backlog = Arc::clone(&self.group.backlog);
         let result = Arc::clone(&slot);
         let job = Box::new(move || {
             let done = catch_unwind(AssertUnwindSafe(|| operate(&comm, &mut buffers)));
@@ -108,8 +128,8 @@ impl Communicator {
                 comm.abort();
                 comm.barrier()
             });
+            comm.worker.end_job();
             drop(comm);
-            backlog.operation_is_over();
             result.finish(done.map(|()| buffers));
         });
         Prepared { pending, slot, job }

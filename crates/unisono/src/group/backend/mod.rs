@@ -17,7 +17,7 @@ use super::{Assembled, Group};
 use crate::call::Call;
 use crate::collectives::blocks::Table;
 use crate::collectives::gather;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::memory::{Source, Target};
 use in_process::House;
 use processes::Neighbours;
@@ -54,6 +54,16 @@ pub(crate) struct Registration {
     pub(crate) call: Call,
     /// Data of each rank.
     pub(crate) bytes: usize,
+}
+
+/// What came of this rank's part in a registration.
+pub(crate) enum Registered {
+    /// Memories by rank.
+    Made(Vec<SharedMemory>),
+    /// The others do not wait for this rank, and can be told so.
+    Failed(Error),
+    /// The others wait for this rank, which has no means to tell them but to stop the group.
+    CouldNotCome(Error),
 }
 
 /// Ranks of `parent` that are to lead others draw a name, and all learn all names, as part of `call`.
@@ -98,10 +108,12 @@ impl Backend {
         parent: &Group,
         registration: Registration,
         timeout: Option<Duration>,
-    ) -> Result<Vec<SharedMemory>> {
+    ) -> Registered {
         match self {
             Backend::Processes(neighbours) => neighbours.register(parent, registration, timeout),
-            Backend::InProcess(house) => house.register(parent, registration, timeout),
+            Backend::InProcess(house) => house
+                .register(parent, registration, timeout)
+                .map_or_else(Registered::Failed, Registered::Made),
         }
     }
 }

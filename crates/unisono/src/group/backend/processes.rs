@@ -4,14 +4,13 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Backend, Registration, Subgroup, draw_names};
+use super::{Backend, Registered, Registration, Subgroup, draw_names};
 use crate::call::{Call, Operation};
 use crate::error::Result;
 use crate::group::layout::DEATH_WORDS;
 use crate::group::members::Members;
 use crate::group::rendezvous::name::{DRAWN_BYTES, Meeting};
 use crate::group::rendezvous::{self, Invitation, Met, Purpose};
-use crate::group::shared_memory::SharedMemory;
 use crate::group::watch::{Lifeline, Liveness};
 use crate::group::{Assembled, Group};
 use crate::marker::Marker;
@@ -121,7 +120,7 @@ impl Neighbours {
         parent: &Group,
         registration: Registration,
         timeout: Option<Duration>,
-    ) -> Result<Vec<SharedMemory>> {
+    ) -> Registered {
         let Registration { name, call, bytes } = registration;
         let invitation = Invitation {
             purpose: Purpose::Registration(bytes),
@@ -133,7 +132,14 @@ impl Neighbours {
             parent: Some(Arc::clone(&parent.members)),
             alongside: None,
         };
-        Ok(rendezvous::meet(&invitation, |_| Ok(()))?.memories)
+        match rendezvous::meet(&invitation, |_| Ok(())) {
+            Ok(met) => Registered::Made(met.memories),
+            // What has stopped the parent explains more than what came of it.
+            Err(not_met) if not_met.others_wait && !parent.members.is_stopped() => {
+                Registered::CouldNotCome(*not_met.error)
+            }
+            Err(not_met) => Registered::Failed(*not_met.error),
+        }
     }
 
     /// A meeting of ranks of this group, in the same kind of place.

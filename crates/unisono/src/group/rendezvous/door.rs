@@ -113,13 +113,22 @@ impl Door {
         std::iter::once(&self.listener).chain(&self.file).map(AsFd::as_fd).collect()
     }
 
-    /// Let in who waits outside, a bounded number at a time.
-    pub(crate) fn let_in(&self) -> Vec<Connection> {
-        let now = || Some(Instant::now());
-        std::iter::once(&self.listener)
-            .chain(&self.file)
-            .flat_map(|listener| std::iter::from_fn(move || listener.accept(now()).ok()).take(MOST_AT_ONCE))
-            .collect()
+    /// Let in who waits outside, a bounded number at a time. An error says that nobody can be let in: whoever waits goes on
+    /// knocking, and would wake who listens for ever.
+    pub(crate) fn let_in(&self) -> Result<Vec<Connection>, SocketError> {
+        let mut come = Vec::new();
+        for listener in std::iter::once(&self.listener).chain(&self.file) {
+            for _ in 0..MOST_AT_ONCE {
+                match listener.accept(Some(Instant::now())) {
+                    Ok(guest) => come.push(guest),
+                    Err(SocketError::TimedOut { .. }) => break,
+                    // Those who are in are heard first; the next look finds the same.
+                    Err(_) if !come.is_empty() => return Ok(come),
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(come)
     }
 
     /// When the patience with the longest-waiting latecomer ends.
@@ -136,7 +145,11 @@ impl Door {
     /// Returns whether the door still works.
     pub(crate) fn turn_away(&mut self, knocked: bool) -> bool {
         let now = Instant::now();
-        let come = if knocked { self.let_in() } else { Vec::new() };
+        let come = if knocked { self.let_in() } else { Ok(Vec::new()) };
+        let come = come.unwrap_or_else(|error| {
+            tracing::debug!(%error, "latecomers are not told that the group is complete");
+            Vec::new()
+        });
         // A listener that is readable and yet lets nobody in would wake the watcher for ever.
         let works = !knocked || !come.is_empty();
         self.latecomers.extend(come.into_iter().map(|guest| (guest, now + HEAR_OUT_FOR)));

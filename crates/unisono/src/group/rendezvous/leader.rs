@@ -9,7 +9,7 @@ use unisono_os::socket::Connection;
 use super::alongside::Reserving;
 use super::door::{Door, refuse};
 use super::messages::{self, Hello, Message, Welcome};
-use super::{Invitation, Met, Own, Purpose, Roster};
+use super::{Invitation, Met, NotMet, Own, Purpose, Roster};
 use crate::error::{Error, Result};
 
 /// How many connections may be silent at a time.
@@ -43,8 +43,8 @@ struct Gathering<'i> {
 pub(super) fn lead(
     invitation: &Invitation,
     before_handing_out: &mut dyn FnMut(BorrowedFd<'_>) -> Result<()>,
-) -> Result<Met> {
-    let door = Door::open(invitation)?;
+) -> Result<Met, NotMet> {
+    let door = Door::open(invitation).map_err(NotMet::before_all_came)?;
     let guests = (0..invitation.world).map(|_| None).collect();
     let mut gathering = Gathering { invitation, door, guests, strangers: Vec::new(), refusals: Vec::new() };
     match gathering.lead(before_handing_out) {
@@ -66,7 +66,8 @@ pub(super) fn lead(
         }
         Err(error) => {
             gathering.tell_everybody(&error);
-            Err(error)
+            let all_came = gathering.others().all(|rank| gathering.guests[rank].is_some());
+            Err(if all_came { NotMet::from(error) } else { NotMet::before_all_came(error) })
         }
     }
 }
@@ -137,7 +138,8 @@ impl Gathering<'_> {
         for stranger in speakers {
             self.hear(stranger)?;
         }
-        self.strangers.extend(self.door.let_in());
+        let come = self.door.let_in().map_err(self.invitation.socket_error("letting ranks in"))?;
+        self.strangers.extend(come);
         // Who says nothing makes room for others; a rank speaks at once, and comes again if it was unlucky.
         let too_many = self.strangers.len().saturating_sub(MOST_STRANGERS);
         self.strangers.drain(..too_many);

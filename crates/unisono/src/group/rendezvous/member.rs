@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use unisono_os::socket::{Connection, Message as Packet, SocketError};
 
 use super::messages::{self, Message, Welcome};
-use super::{Invitation, Met, Own, Roster};
+use super::{Invitation, Met, NotMet, Own, Roster};
 use crate::error::{Error, Result};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
@@ -16,8 +16,8 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 pub(super) fn join(
     invitation: &Invitation,
     before_handing_out: &mut dyn FnMut(BorrowedFd<'_>) -> Result<()>,
-) -> Result<Met> {
-    let leader = take_seat(invitation)?;
+) -> Result<Met, NotMet> {
+    let leader = take_seat(invitation).map_err(NotMet::before_all_came)?;
     let say = |message: &Message, descriptors: &[BorrowedFd<'_>]| {
         messages::send(&leader, message, descriptors, invitation.deadline)
     };
@@ -38,7 +38,7 @@ pub(super) fn join(
         Err(error) => {
             // Rank 0 tells the others; if it has gone, they know.
             let _ = say(&Message::Failed { problem: error.to_string() }, &[]);
-            Err(error)
+            Err(error.into())
         }
     }
 }

@@ -93,6 +93,35 @@ pub(crate) struct Met {
     pub(crate) door: Option<door::Door>,
 }
 
+/// Why this rank did not meet the others.
+#[derive(Debug)]
+pub(crate) struct NotMet {
+    pub(crate) error: Box<Error>,
+    /// Whether there are ranks that cannot have been told, because this one could not even come.
+    pub(crate) others_wait: bool,
+}
+
+impl NotMet {
+    /// This rank failed before all were together. Where the error is that others did not come, they have the same deadline.
+    fn before_all_came(error: Error) -> NotMet {
+        let are_missing = matches!(&error, Error::Rendezvous { missing, .. } if !missing.is_empty());
+        NotMet { error: Box::new(error), others_wait: !are_missing }
+    }
+}
+
+/// Those who have come were told.
+impl From<Error> for NotMet {
+    fn from(error: Error) -> NotMet {
+        NotMet { error: Box::new(error), others_wait: false }
+    }
+}
+
+impl From<NotMet> for Error {
+    fn from(not_met: NotMet) -> Error {
+        *not_met.error
+    }
+}
+
 /// What [`Met`] is made of, as it was handed round.
 struct Roster {
     pids: Vec<u32>,
@@ -256,7 +285,7 @@ impl Roster {
 pub(crate) fn meet(
     invitation: &Invitation,
     mut before_handing_out: impl FnMut(BorrowedFd<'_>) -> Result<()>,
-) -> Result<Met> {
+) -> Result<Met, NotMet> {
     if invitation.rank == 0 {
         leader::lead(invitation, &mut before_handing_out)
     } else {
