@@ -192,7 +192,9 @@ impl Steps {
     }
 
     /// Compare with those of `peers` who have published this rank's last step. Its fingerprint still stands with whoever has
-    /// come further, who is less than [`FINGERPRINTS`] steps ahead.
+    /// come further, who is less than [`FINGERPRINTS`] steps ahead: as long as this rank has not announced a message of the
+    /// open step to that peer, which may then go one step further. So within a step every comparison with a peer comes
+    /// before the announcement to it.
     fn compare_those_who_have_come<'l>(
         &mut self,
         peers: u64,

@@ -87,9 +87,22 @@ pub fn wait_until<'w>(
             Turn::Sleep => {
                 let seen = word_of(peer).look();
                 if !seen.sequence().has_reached(target) && !seen.is_aborted() {
-                    word_of(peer).sleep(seen, wait);
+                    // Who leaves says so in its own word only, and then rouses those who sleep on others.
+                    let has_left = |peer: usize| word_of(peer).look().is_aborted();
+                    word_of(peer).sleep_unless(seen, wait, || any(missing & !(1 << peer), has_left));
                 }
             }
         }
     }
+}
+
+/// Whether one of the positions of the bits that are set satisfies this.
+fn any(mut set: u64, is_so: impl Fn(usize) -> bool) -> bool {
+    while set != 0 {
+        if is_so(set.trailing_zeros() as usize) {
+            return true;
+        }
+        set &= set - 1;
+    }
+    false
 }

@@ -106,12 +106,27 @@ impl Word {
     /// Sleep until the word differs from what `seen` showed, by announcing it and sleeping on exactly the
     /// announced value. Returns at once if the word has moved on since.
     pub fn sleep(&self, seen: Look, futex: &mut impl Futex) {
+        self.sleep_unless(seen, futex, || false);
+    }
+
+    /// The same, unless there is `news`, for which is looked after the sleep has been announced: whoever makes news
+    /// elsewhere and then calls [`Word::rouse`] here is either seen to have made them, or wakes the sleeper.
+    pub fn sleep_unless(&self, seen: Look, futex: &mut impl Futex, news: impl FnOnce() -> bool) {
         let announced = seen.raw | SLEEPING;
-        let stands = seen.raw == announced
-            || self.0.compare_exchange(seen.raw, announced, Ordering::AcqRel, Ordering::Acquire).is_ok();
-        if stands {
+        // Acquire, also on failure: pairs with the release of `rouse`.
+        let stands =
+            self.0.compare_exchange(seen.raw, announced, Ordering::AcqRel, Ordering::Acquire).is_ok();
+        if stands && !news() {
             futex.sleep_while(&self.0, announced);
         }
+    }
+
+    /// Wake whoever sleeps on the word although it does not move: there are news elsewhere. Anybody may call this.
+    pub fn rouse(&self, futex: &impl Futex) {
+        // A sleeper that announced itself before this is woken, or finds the bit gone; one that does so after it sees
+        // what was done before (release; pairs with the compare-and-swap of `sleep_unless`).
+        self.0.fetch_and(!SLEEPING, Ordering::AcqRel);
+        futex.wake_all(&self.0);
     }
 }
 

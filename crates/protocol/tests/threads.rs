@@ -128,6 +128,7 @@ fn ends_reach_everybody() {
             stop::what_the_dead_published_counts(waiters, 1);
             stop::who_needs_a_rank_that_left_is_told(waiters);
             stop::a_leaver_is_noticed_beside_a_late_peer(waiters);
+            stop::a_leaver_is_noticed_beside_a_peer_that_never_comes(waiters);
         }
     }
 }

@@ -57,3 +57,8 @@ fn a_peer_that_left_is_noticed_beside_a_late_one() {
 fn a_sleeper_on_a_late_peer_learns_that_another_left() {
     explore(3, || stop::a_leaver_is_noticed_beside_a_late_peer(Waiters::Sleep));
 }
+
+#[test]
+fn a_sleeper_on_a_peer_that_never_comes_learns_that_another_left() {
+    explore(3, || stop::a_leaver_is_noticed_beside_a_peer_that_never_comes(Waiters::Sleep));
+}

@@ -61,10 +61,13 @@ impl Scene {
         }
     }
 
-    /// As the library's `Members::leave`: first the note, then ABORT in the own words.
+    /// As the library's `Members::leave`: first the note, then ABORT in the own words, then who sleeps on others is roused.
     fn leave(&self, rank: usize) {
         self.left.store(1, Ordering::Release);
         self.lines[rank].word().abort(&self.futex());
+        for line in &self.lines {
+            line.word().rouse(&self.futex());
+        }
     }
 
     fn has_published(&self, rank: usize) -> bool {
@@ -152,8 +155,18 @@ pub(crate) fn who_needs_a_rank_that_left_is_told(waiters: Waiters) {
     join_all([leaver]);
 }
 
-/// One peer leaves without having done its part while another is late: the waiter, which may sleep on the late
-/// one's word, is told as soon as that one has come.
+/// One peer leaves without having done its part, and another never comes: the waiter, which may sleep on the word of
+/// that one, is told all the same.
+pub(crate) fn a_leaver_is_noticed_beside_a_peer_that_never_comes(waiters: Waiters) {
+    let scene = scene(2, waiters);
+    let leaver = scene.clone();
+    let leaver = spawn(move || leaver.leave(1));
+    assert_eq!(scene.wait(0b11, 1), Err(Ended::Aborted(0b11)));
+    assert_eq!(scene.left.load(Ordering::Acquire), 1);
+    join_all([leaver]);
+}
+
+/// One peer leaves without having done its part while another is late.
 pub(crate) fn a_leaver_is_noticed_beside_a_late_peer(waiters: Waiters) {
     let scene = scene(2, waiters);
     let (late, leaver) = (scene.clone(), scene.clone());

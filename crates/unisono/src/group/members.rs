@@ -111,6 +111,10 @@ impl Members {
     pub(crate) fn leave(&self) {
         self.own().header().set_left();
         self.abort_words_of(self.own());
+        // Whoever waits for several ranks sleeps on the word of one of them.
+        for memory in &self.memories {
+            memory.arrival().word().rouse(&Waker);
+        }
     }
 
     fn abort_words_of(&self, memory: &SharedMemory) {

@@ -116,6 +116,28 @@ pub(crate) fn leaving_after_the_last_operation_harms_nobody() {
     }
 }
 
+/// Rank 1 needs both others: rank 0, which is late, and rank 2, which leaves.
+pub(crate) fn wait_for_one_who_left_and_one_who_is_late() {
+    let comm = connect();
+    comm.barrier().expect("all are there");
+    match comm.rank() {
+        0 => std::thread::sleep(Duration::from_secs(3)),
+        1 => {
+            let began = std::time::Instant::now();
+            tell(&comm.barrier().expect_err("rank 2 never comes"));
+            assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+        }
+        _ => std::thread::sleep(Duration::from_millis(300)), // By then rank 1 sleeps.
+    }
+}
+
+pub(crate) fn a_rank_that_left_is_named_though_another_is_late() {
+    let ranks = Ranks::of("wait_for_one_who_left_and_one_who_is_late", 3).env("UNISONO_TIMEOUT", "20");
+    let outcomes = ranks.start().wait_all(PATIENCE);
+    outcomes.iter().for_each(|outcome| outcome.assert_success());
+    all_ended_with(&outcomes, &[0, 2], "PeerLeft", &[2]);
+}
+
 /// All leave together, and whoever uses the communicator afterwards is told.
 pub(crate) fn close_together() {
     let comm = connect();

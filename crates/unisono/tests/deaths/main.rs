@@ -14,7 +14,9 @@ mod mismatches;
 
 const SCENARIOS: &[harness::Named] = named! {
     killed::{repeat_until_error, wait_for_the_late, die_in_a_subgroup, consume_what_was_published}
-    left::{go_as_told, leave_after_the_last_operation, close_together}
+    left::{
+        go_as_told, leave_after_the_last_operation, wait_for_one_who_left_and_one_who_is_late, close_together,
+    }
     deadlines::{
         all_reduce_until_error, wait_with_several_patiences, wait_for_an_abort, fork_and_go_on,
         register_without_descriptors, wait_behind_another_thread, wait_beside_strangers,
@@ -45,6 +47,7 @@ const PROMISES: &[harness::Named] = named! {
         a_rank_that_exits_without_leaving_is_dead,
         closing_where_others_do_not_is_a_mismatch_on_all,
         leaving_after_the_last_operation_harms_nobody,
+        a_rank_that_left_is_named_though_another_is_late,
         after_closing_together_every_call_says_closed,
     }
     deadlines::{
