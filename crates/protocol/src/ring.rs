@@ -83,6 +83,15 @@ impl Bell {
         }
     }
 
+    /// As [`Bell::ring`], and wake in any case: for news of a death or of an end. Whoever rang last may have died after it took
+    /// the announcement out and before it woke; the sleeper it left behind looks awake to [`Bell::ring`].
+    #[cold]
+    pub fn wake_always(&self, futex: &impl Futex) {
+        // AcqRel, as in `wake`.
+        self.0.swap(AWAKE, Ordering::AcqRel);
+        futex.wake_all(&self.0);
+    }
+
     /// Announce it, look once more, and sleep unless `is_over` says that there is nothing more to wait for. Only the one
     /// thread whose bell it is calls this. It may return early for any reason.
     pub fn sleep_unless(&self, is_over: impl FnOnce() -> bool, futex: &mut impl Futex) {
@@ -274,5 +283,7 @@ mod tests {
         bell.ring(&futex);
         bell.ring(&futex);
         assert_eq!(futex.0.get(), 1);
+        bell.wake_always(&futex);
+        assert_eq!(futex.0.get(), 2, "somebody may sleep though the word says nobody does");
     }
 }

@@ -40,6 +40,7 @@ mod parameters;
 pub mod queue;
 mod registered;
 pub mod segment;
+mod socket_file;
 mod team;
 
 pub use call::{Algorithm, Call, Operation, Place};

@@ -165,6 +165,15 @@ pub enum Error {
         /// What was found.
         problem: &'static str,
     },
+    /// The memory of a large message did not reach this process; the message stays the next. What the problem names (open
+    /// files, memory) is to be raised, and the queue to be opened again.
+    #[error("{operation}: the memory of a large message did not arrive: {problem}")]
+    Undelivered {
+        /// The method that was called.
+        operation: &'static str,
+        /// What was expected and what was found.
+        problem: String,
+    },
     /// Another process reads under this rank.
     #[error("rank {rank} is process {pid} already: end that one first, or open another rank")]
     RankTaken {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use unisono_os::poll::Waker;
-use unisono_os::socket::Connection;
+use unisono_os::socket::{Connection, SocketError};
 use unisono_os::{clock, futex};
 use unisono_protocol::{Bell, Futex, ring};
 
@@ -49,6 +49,12 @@ pub(super) struct Guest {
     pub(super) pidfd: Option<OwnedFd>,
     /// Whether it has said that it is ready.
     pub(super) is_ready: AtomicBool,
+    /// Where it began.
+    pub(super) began_at: u64,
+    /// The furthest position that was believed: it never goes back behind it.
+    pub(super) believed: AtomicU64,
+    /// Who had the seat before, to whom it falls back if this one goes before it was ready.
+    pub(super) before: Occupant,
 }
 
 /// Why a reader is gone.
@@ -57,10 +63,19 @@ pub(super) enum Why {
     Left,
     Died,
     Broken,
+    /// Word of a large message's memory could not be sent to it.
+    Deaf,
+}
+
+impl Why {
+    /// Whether what it last said of itself can be believed, and it does nothing more.
+    fn is_sound(self) -> bool {
+        matches!(self, Why::Left | Why::Died)
+    }
 }
 
 /// Who has a rank.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Occupant {
     /// Nobody yet; every message is kept for it.
     Awaited,
@@ -116,6 +131,7 @@ impl Futex for Ringer {
     fn sleep_while(&mut self, _word: &AtomicU32, _expected: u32) {}
 
     fn wake_all(&self, word: &AtomicU32) {
+        crate::fault::reach("waking");
         futex::wake_all(word);
     }
 }
@@ -127,18 +143,35 @@ impl Seat {
 }
 
 impl Guest {
-    fn tell_of(&self, housing: &Housing) {
-        let message = Message::Segment { number: housing.number, bytes: housing.home.bytes() };
-        self.tell(&message, &[housing.descriptor.as_fd()]);
+    /// Whether it was ever more than admitted: it said so, it read, or it said goodbye as only an opened reader does.
+    fn was_ready(&self) -> bool {
+        let page = self.memory.page();
+        let has_read = self.believed.load(Ordering::Acquire) != self.began_at
+            || page.tail.position.look() != self.began_at;
+        // Whoever hears of a death may be faster than the host, for whom its last word was.
+        let said_last = || {
+            let said = messages::receive(&self.connection, Some(Instant::now()));
+            matches!(said, Ok(Some((Message::Ready, _))))
+        };
+        self.is_ready.load(Ordering::Acquire) || has_read || page.has_left() || said_last()
     }
 
-    /// Its thread empties the socket all the time, and never is there more in it than fits: it can only be gone.
-    fn tell(&self, message: &Message, descriptors: &[BorrowedFd<'_>]) {
-        if let Err(error) =
-            messages::send(&self.connection, message, descriptors, Some(Instant::now() + TELLING_TAKES))
-        {
-            tracing::debug!(rank = self.rank, %error, "a reader was not told of a large message's memory");
-        }
+    fn tell_of(&self, housing: &Housing) -> Result<(), Why> {
+        let message = Message::Segment { number: housing.number, bytes: housing.home.bytes() };
+        self.tell(&message, &[housing.descriptor.as_fd()])
+    }
+
+    /// Its thread empties the socket all the time, and never is there more in it than fits. Whoever cannot be told has
+    /// [gone](Hall::has_gone), for the reason that this gives.
+    fn tell(&self, message: &Message, descriptors: &[BorrowedFd<'_>]) -> Result<(), Why> {
+        let until = Instant::now() + TELLING_TAKES;
+        messages::send(&self.connection, message, descriptors, Some(until)).map_err(|error| match error {
+            SocketError::Closed => Why::Died,
+            error => {
+                tracing::warn!(rank = self.rank, %error, "a reader was not told of a large message's memory");
+                Why::Deaf
+            }
+        })
     }
 }
 
@@ -200,7 +233,7 @@ impl Hall {
 
     /// A reader is not there any more. Told once; later news of the same reader is none.
     pub(super) fn has_gone(&self, guest: &Arc<Guest>, why: Why) {
-        {
+        let is_complete = {
             let mut seats = self.seats.lock();
             let Some(seat) = seats.get_mut(guest.seat) else { return };
             match &seat.occupant {
@@ -211,25 +244,33 @@ impl Hall {
             // Goodbye said, its process may end as it likes. Its goodbye comes after everything it published.
             let why = if page.has_left() { Why::Left } else { why };
             let read = page.tail.messages.load(Ordering::Relaxed);
-            let stood = self.position_of(guest, self.stand().0);
+            let stood = self.position_of(guest, || self.stand().0);
             let why = if stood.is_none() { Why::Broken } else { why };
-            let resume = stood.filter(|_| self.policy == WhenGone::AwaitReturn && why != Why::Broken);
+            let resume = stood.filter(|_| self.policy == WhenGone::AwaitReturn && why.is_sound());
             let resume = resume.map(|position| (position, read));
-            seat.occupant = Occupant::Gone { pid: guest.pid, why, resume };
+            seat.occupant = if guest.was_ready() {
+                Occupant::Gone { pid: guest.pid, why, resume }
+            } else {
+                guest.before.clone()
+            };
             self.announce();
-        }
+            self.note_completeness(&seats)
+        };
         tracing::debug!(rank = guest.rank, pid = guest.pid, ?why, "a reader is gone");
-        guest.memory.page().tail.space.ring(&Ringer);
+        guest.memory.page().tail.space.wake_always(&Ringer);
         self.wake_writer();
         self.host.wake();
+        if is_complete {
+            self.ring_readers();
+        }
     }
 
     /// Somebody came, left or ended the wait: let the writer look.
     pub(super) fn wake_writer(&self) {
         Bell::settle();
-        self.lobby.ring(&Ringer);
+        self.lobby.wake_always(&Ringer);
         for guest in self.present() {
-            guest.memory.page().tail.space.ring(&Ringer);
+            guest.memory.page().tail.space.wake_always(&Ringer);
         }
         let _seats = self.seats.lock(); // Who is about to sleep on the condition has looked at it or sees it now.
         self.changed.notify_all();
@@ -243,7 +284,7 @@ impl Hall {
     pub(super) fn ring_readers(&self) {
         Bell::settle();
         for guest in self.present() {
-            guest.memory.page().doorbell.bell.ring(&Ringer);
+            guest.memory.page().doorbell.bell.wake_always(&Ringer);
         }
     }
 
@@ -251,23 +292,28 @@ impl Hall {
     pub(super) fn introduce(&self, housing: &Arc<Housing>) {
         let seats = self.seats.lock();
         self.homes.lock().push(Arc::clone(housing));
-        for guest in seats.iter().filter_map(Seat::guest) {
-            guest.tell_of(housing);
-        }
+        self.tell_all(seats, |guest| guest.tell_of(housing));
     }
 
     /// A home is needed no more.
     pub(super) fn retire(&self, housing: &Housing) {
         let seats = self.seats.lock();
         self.homes.lock().retain(|known| known.number != housing.number);
-        for guest in seats.iter().filter_map(Seat::guest) {
-            guest.tell(&Message::Retired { number: housing.number }, &[]);
-        }
+        let message = Message::Retired { number: housing.number };
+        self.tell_all(seats, |guest| guest.tell(&message, &[]));
+    }
+
+    /// Tell everybody who is there; who cannot be told has gone.
+    fn tell_all(&self, seats: MutexGuard<'_, Vec<Seat>>, tell: impl Fn(&Guest) -> Result<(), Why>) {
+        let told = |guest: &Arc<Guest>| tell(guest).err().map(|why| (Arc::clone(guest), why));
+        let gone: Vec<_> = seats.iter().filter_map(Seat::guest).filter_map(told).collect();
+        drop(seats);
+        gone.iter().for_each(|(guest, why)| self.has_gone(guest, *why));
     }
 
     /// Let a newcomer know all homes. With the lock of the seats held.
-    pub(super) fn introduce_all_to(&self, guest: &Guest) {
-        self.homes.lock().iter().for_each(|housing| guest.tell_of(housing));
+    pub(super) fn introduce_all_to(&self, guest: &Guest) -> Result<(), Why> {
+        self.homes.lock().iter().try_for_each(|housing| guest.tell_of(housing))
     }
 
     /// Whether everybody has come and is ready; those without whom the queue goes on aside.
@@ -277,6 +323,17 @@ impl Hall {
             Occupant::Awaited => false,
             Occupant::Gone { .. } => self.policy == WhenGone::GoOn,
         })
+    }
+
+    /// Let readers see it if everybody has come; says whether. They are to be rung then, without the lock.
+    ///
+    /// With the lock: the writer, which may die next, does not see all of them before the readers can.
+    pub(super) fn note_completeness(&self, seats: &[Seat]) -> bool {
+        let is_complete = self.is_complete(seats);
+        if is_complete {
+            self.memory.page().set_ready();
+        }
+        is_complete
     }
 
     /// How far the writer has come, and with how many messages (more or less: that number is for people).
@@ -318,7 +375,7 @@ impl Hall {
                 let presence = match why {
                     Why::Left => Presence::Left,
                     Why::Died => Presence::Dead,
-                    Why::Broken => Presence::Broken,
+                    Why::Broken | Why::Deaf => Presence::Broken,
                 };
                 let (position, read) = resume.unwrap_or((head, messages));
                 (Some(*pid), presence, behind(position, read), None)
@@ -327,11 +384,22 @@ impl Hall {
         ReaderStatus { rank: seat.rank, pid, presence, lag_messages, lag_bytes, last_step }
     }
 
-    /// Where a guest stands, bounded by the ring; `None` if it says what cannot be.
+    /// Where a guest stands, bounded by the ring, given a look at the `head`; `None` if it says what cannot be.
     #[inline]
-    pub(super) fn position_of(&self, guest: &Guest, head: u64) -> Option<u64> {
+    pub(super) fn position_of(&self, guest: &Guest, head: impl Fn() -> u64) -> Option<u64> {
+        // Before the position: what another thread has believed by now was there before this looks. Pairs with the below.
+        let believed = guest.believed.load(Ordering::Acquire);
+        // Both sides may move on meanwhile: it was not too far behind the head before, nor beyond that after.
+        let before = head();
         let position = guest.memory.page().tail.position.look();
-        ring::unread(position, head, self.memory.ring_bytes()).map(|_| position)
+        let is_behind = before.saturating_sub(position) <= self.memory.ring_bytes() && position <= head();
+        if !is_behind || position < believed || !position.is_multiple_of(ring::RECORD_ALIGNMENT) {
+            return None;
+        }
+        if position > believed {
+            guest.believed.fetch_max(position, Ordering::AcqRel);
+        }
+        Some(position)
     }
 }
 
@@ -342,6 +410,9 @@ pub(super) fn gone(rank: usize, pid: u32, why: Why) -> Error {
         Why::Left => Error::PeerLeft { role, rank, pid },
         Why::Died => Error::PeerDied { role, rank, pid },
         Why::Broken => Error::PeerBroken { role, rank, pid, problem: "wrote a position that cannot be" },
+        Why::Deaf => {
+            Error::PeerBroken { role, rank, pid, problem: "could not be told of a large message's memory" }
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use unisono_os::socket::Address;
 
 use super::error::{Error, Result};
+use crate::socket_file;
 
 /// Changes whenever a reader of an older version could not use the handle.
 const VERSION: u32 = 1;
@@ -52,9 +53,7 @@ impl Handle {
     ) -> Handle {
         let name = name_of(nonce);
         let mut addresses = vec![At::Abstract(format!("unisono-queue/{name}").into_bytes())];
-        addresses.extend(
-            directory.map(|directory| At::File(directory.join(format!("unisono-queue-{name}.sock")))),
-        );
+        addresses.extend(directory.map(|directory| At::File(socket_file::of_queue(directory, &name))));
         Handle {
             version: VERSION,
             nonce,

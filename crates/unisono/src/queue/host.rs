@@ -6,7 +6,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use unisono_os::socket::{Address, Connection, Listener};
@@ -18,10 +18,13 @@ use super::handle::Handle;
 use super::memory::ReaderMemory;
 use super::messages::{self, Admitted, Message, Refusal};
 use crate::marker::Marker;
+use crate::socket_file;
 
 /// How long somebody who knocks may take to say who it is, and how many may be silent at a time.
 const HEAR_OUT_FOR: Duration = Duration::from_secs(1);
 const MOST_STRANGERS: usize = 64;
+/// How long nobody is let in when that has failed, for want of descriptors: who knocks stays at the door.
+const REST_FOR: Duration = Duration::from_millis(50);
 
 /// What the thread has to work with.
 pub(super) struct Host {
@@ -36,9 +39,12 @@ pub(super) struct Host {
     pub(super) crowded: bool,
 }
 
-/// Take the places at which readers look for this queue.
+/// Take the places at which readers look for this queue; what killed writers left there is taken away first.
 pub(super) fn open_doors(handle: &Handle) -> Result<Vec<Listener>> {
     let open = |address: &Address| {
+        if let Address::File(path) = address {
+            path.parent().into_iter().for_each(socket_file::sweep);
+        }
         Listener::bind(address)
             .map_err(|error| Error::Meeting { queue: handle.name(), problem: format!("listening: {error}") })
     };
@@ -49,11 +55,14 @@ impl Host {
     /// The thread's life, until the hall says that it is to end.
     pub(super) fn run(self) {
         let mut strangers: Vec<(Connection, Instant)> = Vec::new();
+        let mut rests_until: Option<Instant> = None;
         // Acquire: pairs with the release in the writer's drop.
         while !self.hall.host_is_to_end.load(Ordering::Acquire) {
             let guests = self.hall.present();
-            let patience = strangers.iter().map(|(_, until)| *until).min();
-            let ready = match self.wait_for_news(&strangers, &guests, patience) {
+            rests_until = rests_until.filter(|until| Instant::now() < *until);
+            let doors = if rests_until.is_some() { &[] } else { &self.doors[..] };
+            let patience = strangers.iter().map(|(_, until)| *until).chain(rests_until).min();
+            let ready = match self.wait_for_news(doors, &strangers, &guests, patience) {
                 Ok(ready) => ready,
                 Err(error) => {
                     tracing::error!(%error, "a queue cannot let readers in any more, and may notice deaths late");
@@ -63,7 +72,7 @@ impl Host {
             if ready[0] {
                 self.hall.host.drain();
             }
-            let (doors, rest) = ready[1..].split_at(self.doors.len());
+            let (knocks, rest) = ready[1..].split_at(doors.len());
             let (speaking, lifelines) = rest.split_at(strangers.len());
             for (guest, cut) in guests.iter().zip(lifelines.chunks(2)) {
                 self.look_after(guest, cut);
@@ -76,9 +85,21 @@ impl Host {
                     strangers.push((stranger, until));
                 }
             }
-            for door in self.doors.iter().zip(doors).filter(|(_, knocked)| **knocked).map(|(door, _)| door) {
-                let come = std::iter::from_fn(|| door.accept(Some(now)).ok()).take(MOST_STRANGERS);
-                strangers.extend(come.map(|stranger| (stranger, now + HEAR_OUT_FOR)));
+            for (door, _) in doors.iter().zip(knocks).filter(|(_, knocked)| **knocked) {
+                for _ in 0..MOST_STRANGERS {
+                    match door.accept(Some(now)) {
+                        Ok(stranger) if self.is_of_this_user(&stranger) => {
+                            strangers.push((stranger, now + HEAR_OUT_FOR))
+                        }
+                        Ok(_) => {}
+                        Err(error) if error.is_timed_out() => break,
+                        Err(error) => {
+                            tracing::warn!(%error, "a queue cannot let readers in for now");
+                            rests_until = Some(now + REST_FOR);
+                            break;
+                        }
+                    }
+                }
             }
             let too_many = strangers.len().saturating_sub(MOST_STRANGERS);
             strangers.drain(..too_many);
@@ -88,12 +109,13 @@ impl Host {
     /// Sleep until something happens; says for each descriptor whether: the hall's call, doors, strangers, two for each guest.
     fn wait_for_news(
         &self,
+        doors: &[Listener],
         strangers: &[(Connection, Instant)],
         guests: &[Arc<Guest>],
         until: Option<Instant>,
     ) -> std::result::Result<Vec<bool>, unisono_os::OsError> {
         let mut descriptors: Vec<BorrowedFd<'_>> = vec![self.hall.host.as_fd()];
-        descriptors.extend(self.doors.iter().map(AsFd::as_fd));
+        descriptors.extend(doors.iter().map(AsFd::as_fd));
         descriptors.extend(strangers.iter().map(|(stranger, _)| stranger.as_fd()));
         for guest in guests {
             let pidfd = guest.pidfd.as_ref().map_or(guest.connection.as_fd(), AsFd::as_fd);
@@ -123,17 +145,26 @@ impl Host {
         let is_complete = {
             let seats = self.hall.seats();
             guest.is_ready.store(true, Ordering::Release);
-            // With the lock: the writer, which may die next, does not see all of them before the readers can.
-            let is_complete = self.hall.is_complete(&seats);
-            if is_complete {
-                self.hall.memory.page().set_ready();
-            }
-            is_complete
+            self.hall.note_completeness(&seats)
         };
         if is_complete {
             self.hall.ring_readers();
         }
         self.hall.wake_writer();
+    }
+
+    /// Whether a stranger may be heard at all; another user's is told why not.
+    fn is_of_this_user(&self, stranger: &Connection) -> bool {
+        let (own, problem) = (process::uid(), "it belongs to another user than the queue");
+        match stranger.peer_credentials() {
+            Ok(credentials) if credentials.uid == own => return true,
+            Ok(credentials) => tracing::warn!(user = credentials.uid, problem, "a reader was turned away"),
+            Err(error) => tracing::debug!(%error, "a reader was turned away: whose it is cannot be seen"),
+        }
+        let refusal = Refusal::Other { problem: problem.to_string() };
+        // If it has gone by now, nobody needs the answer.
+        let _ = messages::send(stranger, &Message::Refused(refusal), &[], Some(Instant::now()));
+        false
     }
 
     /// A stranger has something to say: let it in, or turn it away with the reason.
@@ -167,13 +198,6 @@ impl Host {
         let refuse = |problem: String| Err(Refusal::Other { problem });
         let other = |error: &dyn std::fmt::Display| Refusal::Other { problem: error.to_string() };
         let credentials = stranger.peer_credentials().map_err(|error| other(&error))?;
-        if credentials.uid != process::uid() {
-            return refuse(format!(
-                "it belongs to user {}, the queue to {}",
-                credentials.uid,
-                process::uid()
-            ));
-        }
         if version != messages::VERSION {
             return refuse(format!("it speaks version {version}, the writer {}", messages::VERSION));
         }
@@ -218,7 +242,7 @@ impl Host {
     }
 
     /// Give the guest its first position and hand it the memory, before anything else can be said to it.
-    fn let_in(&self, guest: Guest) -> std::result::Result<(), (Refusal, Connection)> {
+    fn let_in(&self, mut guest: Guest) -> std::result::Result<(), (Refusal, Connection)> {
         let mut seats = self.hall.seats();
         let Some(seat) = seats.get_mut(guest.seat) else { return Ok(()) };
         self.hall.announce();
@@ -231,6 +255,7 @@ impl Host {
         let tail = &guest.memory.page().tail;
         tail.messages.store(messages, Ordering::Relaxed);
         tail.position.publish(position);
+        (guest.began_at, guest.believed) = (position, AtomicU64::new(position));
         let admitted = Message::Admitted(Admitted {
             seat: guest.seat,
             ring_bytes: self.hall.memory.ring_bytes(),
@@ -244,12 +269,17 @@ impl Host {
         if let Err(error) = messages::send(&guest.connection, &admitted, &descriptors, Some(Instant::now())) {
             return Err((Refusal::Other { problem: error.to_string() }, guest.connection));
         }
-        self.hall.introduce_all_to(&guest);
+        let introduced = self.hall.introduce_all_to(&guest);
+        guest.before = seat.occupant.clone();
         let guest = Arc::new(guest);
         seat.occupant = Occupant::Present(Arc::clone(&guest));
         drop(seats);
-        self.marker.listen_for(Arc::new(MortalGuest { guest, hall: Arc::downgrade(&self.hall) }));
+        let hall = Arc::downgrade(&self.hall);
+        self.marker.listen_for(Arc::new(MortalGuest { guest: Arc::clone(&guest), hall }));
         self.hall.wake_writer();
+        if let Err(why) = introduced {
+            self.hall.has_gone(&guest, why);
+        }
         Ok(())
     }
 }
@@ -265,6 +295,8 @@ struct Checked {
 impl Checked {
     fn guest(self, rank: usize, connection: Connection) -> Guest {
         let Checked { seat, pid, memory, pidfd } = self;
-        Guest { seat, rank, pid, memory, connection, pidfd, is_ready: AtomicBool::new(false) }
+        let (is_ready, began_at, believed) = (AtomicBool::new(false), 0, AtomicU64::new(0));
+        let before = Occupant::Awaited;
+        Guest { seat, rank, pid, memory, connection, pidfd, is_ready, began_at, believed, before }
     }
 }

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 use unisono_os::poll::{self, Waker};
-use unisono_os::socket::Connection;
+use unisono_os::socket::{Connection, SocketError};
 use unisono_protocol::Bell;
 
 use super::hall::Ringer;
@@ -33,6 +33,36 @@ pub(super) enum Fate {
     Died,
 }
 
+/// Where large messages lie, as far as the writer's word of them arrived.
+#[derive(Debug, Default)]
+struct Homes {
+    /// By number; or why one cannot be had.
+    known: HashMap<u64, Result<Arc<Home>, String>>,
+    /// The last number that arrived. They rise.
+    latest: u64,
+    /// The memory of one with a number above this was lost, and why.
+    lost_above: Option<(u64, String)>,
+}
+
+impl Homes {
+    fn get(&self, number: u64) -> Option<Result<Arc<Home>, String>> {
+        let lost = || self.lost_above.as_ref().filter(|(above, _)| number > *above);
+        self.known.get(&number).cloned().or_else(|| lost().map(|(_, problem)| Err(problem.clone())))
+    }
+
+    fn add(&mut self, number: u64, home: Result<Arc<Home>, String>) {
+        self.latest = self.latest.max(number);
+        if self.known.len() < MOST_HOMES {
+            self.known.insert(number, home);
+        }
+    }
+
+    /// The word of some home came without its memory. It does not say of which.
+    fn lose(&mut self, problem: String) {
+        self.lost_above.get_or_insert((self.latest, problem));
+    }
+}
+
 /// What a reader shares with its threads.
 #[derive(Debug)]
 pub(super) struct Line {
@@ -44,8 +74,7 @@ pub(super) struct Line {
     fate: AtomicU32,
     /// The writer is gone and everything it said has been heard.
     has_heard_all: AtomicBool,
-    /// Where large messages lie, by number.
-    homes: Mutex<HashMap<u64, Arc<Home>>>,
+    homes: Mutex<Homes>,
 }
 
 impl Line {
@@ -75,9 +104,10 @@ impl Line {
         self.ring();
     }
 
-    /// Where the large message of this number lies: `None` as long as the writer's word of it is under way.
-    pub(super) fn home(&self, number: u64) -> Option<Arc<Home>> {
-        self.homes.lock().get(&number).cloned()
+    /// Where the large message of this number lies, or why that cannot be had: `None` as long as the writer's word of it is
+    /// under way.
+    pub(super) fn home(&self, number: u64) -> Option<Result<Arc<Home>, String>> {
+        self.homes.lock().get(number)
     }
 
     /// Whether nothing more will be heard (acquire; whoever sees it finds all homes there are).
@@ -88,7 +118,7 @@ impl Line {
     /// Let the reader look again, if it sleeps.
     pub(super) fn ring(&self) {
         Bell::settle();
-        self.own.page().doorbell.bell.ring(&Ringer);
+        self.own.page().doorbell.bell.wake_always(&Ringer);
     }
 
     /// The thread's life: sleep on the connection and the writer's pidfd until told to end.
@@ -135,6 +165,11 @@ impl Line {
                 Ok(None) => return false,
                 Ok(Some((message, packet))) => self.take_note(&message, packet.descriptors),
                 Err(error) if error.is_timed_out() => return true,
+                Err(error @ SocketError::DescriptorsLost) => {
+                    tracing::error!(%error, "the memory of a large message did not arrive");
+                    self.homes.lock().lose(error.to_string());
+                    self.ring();
+                }
                 Err(error) => {
                     tracing::error!(%error, "a reader cannot hear its writer any more");
                     return false;
@@ -147,21 +182,15 @@ impl Line {
     fn take_note(&self, message: &Message, descriptors: Vec<OwnedFd>) {
         match message {
             Message::Segment { number, bytes } => {
-                let opened = descriptors.first().ok_or("without memory".to_string());
-                match opened.and_then(|memory| Home::open(memory.as_fd(), *bytes)) {
-                    Ok(home) => {
-                        let mut homes = self.homes.lock();
-                        if homes.len() < MOST_HOMES {
-                            homes.insert(*number, Arc::new(home));
-                        }
-                    }
-                    Err(problem) => {
-                        tracing::error!(problem, "a large message's memory is not what it should be")
-                    }
+                let opened = descriptors.first().ok_or("it came without memory".to_string());
+                let home = opened.and_then(|memory| Home::open(memory.as_fd(), *bytes)).map(Arc::new);
+                if let Err(problem) = &home {
+                    tracing::error!(problem, "a large message's memory is not what it should be");
                 }
+                self.homes.lock().add(*number, home);
                 self.ring();
             }
-            Message::Retired { number } => drop(self.homes.lock().remove(number)),
+            Message::Retired { number } => drop(self.homes.lock().known.remove(number)),
             // A writer says nothing else; what it does not mean for us is not for us.
             _ => {}
         }
@@ -186,5 +215,23 @@ impl Mortal for MortalWriter {
         if let Some(line) = self.line.upgrade() {
             line.writer_is_gone();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_home_that_was_lost_is_told_from_one_that_is_under_way() {
+        let mut homes = Homes::default();
+        homes.add(1, Err("one".to_string()));
+        assert!(homes.get(2).is_none(), "under way");
+        homes.lose("two".to_string());
+        homes.add(3, Err("three".to_string()));
+        homes.lose("later".to_string());
+        let problem = |number| homes.get(number).unwrap().unwrap_err();
+        assert_eq!([problem(1), problem(2), problem(3)], ["one", "two", "three"]);
+        assert!(homes.get(0).is_none());
     }
 }

@@ -259,7 +259,9 @@ impl WriterMemory {
 
     /// Where the large message lies of which the record at `position` speaks: its home's number and its length.
     pub(super) fn address(&self, position: u64) -> (u64, u64) {
-        let word = |index: u64| self.record_word(position + RECORD_HEAD + 8 * index).load(Ordering::Relaxed);
+        let word = |index: u64| {
+            self.record_word(position.wrapping_add(RECORD_HEAD + 8 * index)).load(Ordering::Relaxed)
+        };
         (word(0), word(1))
     }
 

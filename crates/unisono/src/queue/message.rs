@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use unisono_protocol::ring::Record;
 
+use super::error::Error;
 use super::memory::Home;
 use super::reader::Reader;
 use crate::memory::{Source, Target, copy};
@@ -59,30 +60,34 @@ impl<'r> Message<'r> {
         self.contents().start()
     }
 
-    /// Copy its beginning, as much as fits; gives how much that was.
+    /// Copy its beginning, as much as fits; gives how much that was. In a forked child that is nothing.
     #[inline]
     pub fn copy_to(&self, into: &mut [u8]) -> usize {
+        if self.reader.crossed_fork() {
+            return 0;
+        }
         let contents = self.contents();
         let bytes = contents.len().min(into.len());
         copy(Target::of(into), contents);
         bytes
     }
 
-    /// A copy of it.
+    /// A copy of it; empty in a forked child.
     pub fn to_vec(&self) -> Vec<u8> {
         let mut bytes = vec![0; self.len()];
-        self.copy_to(&mut bytes);
+        let copied = self.copy_to(&mut bytes);
+        bytes.truncate(copied);
         bytes
     }
 
     /// Its bytes, without copying.
     ///
     /// # Safety
-    /// The writer's process does not write to the message as long as the slice lives. A writer of this library does not; one of
+    /// This is no forked child. The writer's process does not write to the message as long as the slice lives. A writer of this library does not; one of
     /// which the process is taken over could.
     pub unsafe fn as_slice(&self) -> &[u8] {
-        // SAFETY: the range lies inside the mapping, which lives as long as the reader; the caller promises that nobody
-        // writes there.
+        // SAFETY: the range lies inside the mapping, which lives as long as the reader in the process that opened it; the
+        // caller promises that this is that process and that nobody writes there.
         unsafe { std::slice::from_raw_parts(self.as_ptr(), self.len()) }
     }
 
@@ -95,6 +100,9 @@ impl<'r> Message<'r> {
 /// Reads one stretch after the other.
 impl io::Read for Message<'_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        if self.reader.crossed_fork() {
+            return Err(io::Error::other(Error::Forked { operation: "read" }));
+        }
         let rest = self.contents().part(self.taken, into.len());
         let bytes = rest.len();
         copy(Target::of(into), rest);
@@ -106,7 +114,8 @@ impl io::Read for Message<'_> {
 impl Drop for Message<'_> {
     #[inline]
     fn drop(&mut self) {
-        if !self.is_kept {
+        // A forked child takes nothing from its parent.
+        if !self.is_kept && !self.reader.crossed_fork() {
             self.reader.pass(self.record);
         }
     }

@@ -58,23 +58,28 @@ pub struct Reader {
     born: ForkMark,
 }
 
-/// Ends waits of a [`Reader`] from another thread.
+/// Ends waits of a [`Reader`] from another thread. In a forked child it does nothing.
 #[derive(Clone, Debug)]
 pub struct ReaderControl {
     line: Arc<Line>,
+    born: ForkMark,
 }
 
 impl ReaderControl {
     /// End the wait that is under way, if there is one, with [`Error::Cancelled`].
     pub fn cancel(&self) {
-        self.line.ends.cancel();
-        self.line.ring();
+        if !self.born.crossed_fork() {
+            self.line.ends.cancel();
+            self.line.ring();
+        }
     }
 
     /// Let every call of this reader end with [`Error::ShutDown`], now and from now on.
     pub fn shut_down(&self) {
-        self.line.ends.shut_down();
-        self.line.ring();
+        if !self.born.crossed_fork() {
+            self.line.ends.shut_down();
+            self.line.ring();
+        }
     }
 }
 
@@ -128,7 +133,7 @@ impl Reader {
 
     /// A control with which other threads end this reader's waits.
     pub fn control(&self) -> ReaderControl {
-        ReaderControl { line: Arc::clone(&self.line) }
+        ReaderControl { line: Arc::clone(&self.line), born: self.born }
     }
 
     /// Wait until every reader of the queue is ready, for at most `timeout`.
@@ -137,6 +142,9 @@ impl Reader {
     /// As [`Reader::recv`].
     pub fn wait_until_ready(&mut self, timeout: impl Into<Option<Duration>>) -> Result<()> {
         const OPERATION: &str = "wait_until_ready";
+        if self.crossed_fork() {
+            return Err(Error::Forked { operation: OPERATION });
+        }
         let line = Arc::clone(&self.line);
         self.wait(OPERATION, timeout.into(), UntilGone::Yes, || line.writer.page().is_ready()).map(|_| ())
     }
@@ -145,7 +153,7 @@ impl Reader {
     ///
     /// # Errors
     /// [`Error::PeerDied`] and [`Error::PeerLeft`] once everything the writer had sent is read, [`Error::Timeout`],
-    /// [`Error::ShutDown`], [`Error::Cancelled`].
+    /// [`Error::ShutDown`], [`Error::Cancelled`]; [`Error::Undelivered`] for a large message that this process has no room for.
     #[inline]
     pub fn recv(&mut self) -> Result<Message<'_>> {
         self.recv_within(self.timeout)
@@ -158,7 +166,7 @@ impl Reader {
     #[inline]
     pub fn recv_within(&mut self, timeout: impl Into<Option<Duration>>) -> Result<Message<'_>> {
         const OPERATION: &str = "recv";
-        if self.born.crossed_fork() {
+        if self.crossed_fork() {
             return Err(Error::Forked { operation: OPERATION });
         }
         if self.line.ends.is_shut_down() {
@@ -215,7 +223,8 @@ impl Reader {
         let is_known = || line.has_heard_all() || line.home(number).is_some();
         self.wait(operation, timeout, UntilGone::No, is_known)?;
         match line.home(number) {
-            Some(home) if bytes <= home.bytes() => Ok((home, bytes)),
+            Some(Ok(home)) if bytes <= home.bytes() => Ok((home, bytes)),
+            Some(Err(problem)) => Err(Error::Undelivered { operation, problem }),
             _ => Err(self.broken("speaks of a large message that is nowhere")),
         }
     }
@@ -323,7 +332,7 @@ impl Reader {
     pub(super) fn pass(&mut self, record: Record) {
         crate::fault::reach("read");
         self.position += record.len();
-        self.messages += 1;
+        self.messages = self.messages.wrapping_add(1); // Where it began was the writer's word.
         let tail = &self.line.own.page().tail;
         // Relaxed: for people.
         tail.messages.store(self.messages, Ordering::Relaxed);
@@ -333,6 +342,12 @@ impl Reader {
         tail.position.publish(self.position);
         crate::fault::reach("passed");
         tail.space.ring(&Ringer);
+    }
+
+    /// Whether this is a forked child, which does not have the queue's memory.
+    #[inline]
+    pub(super) fn crossed_fork(&self) -> bool {
+        self.born.crossed_fork()
     }
 
     pub(super) fn position(&self) -> u64 {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use unisono_protocol::ring::Record;
 
+use super::error::Error;
 use super::pool::Housing;
 use super::writer::Writer;
 use crate::memory::{Source, Target, copy};
@@ -63,10 +64,11 @@ impl<'w> Slot<'w> {
         self.room().pointer()
     }
 
-    /// Copy `bytes` to `offset`; says whether they fit, and writes nothing if not.
+    /// Copy `bytes` to `offset`; says whether they fit, and writes nothing if not. In a forked child nothing fits.
     #[must_use = "bytes that do not fit are not written"]
     pub fn write_at(&mut self, offset: usize, bytes: &[u8]) -> bool {
-        let fits = offset.checked_add(bytes.len()).is_some_and(|end| end <= self.len());
+        let fits = offset.checked_add(bytes.len()).is_some_and(|end| end <= self.len())
+            && !self.writer.crossed_fork();
         if fits {
             copy(self.room().part(offset, bytes.len()), Source::of(bytes));
         }
@@ -78,9 +80,12 @@ impl<'w> Slot<'w> {
         copy(self.room(), Source::of(bytes));
     }
 
-    /// Send it.
+    /// Send it; in a forked child, do nothing.
     #[inline]
     pub fn commit(mut self) {
+        if self.writer.crossed_fork() {
+            return;
+        }
         let housing = self.housing.take();
         if let Some((housing, bytes)) = &housing {
             self.writer.write_address(housing.number, *bytes);
@@ -105,8 +110,10 @@ impl Drop for Slot<'_> {
 impl io::Write for Slot<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let taken = bytes.len().min(self.len() - self.written);
-        let fits = self.write_at(self.written, &bytes[..taken]);
-        debug_assert!(fits, "what is taken was cut to fit");
+        if !self.write_at(self.written, &bytes[..taken]) {
+            // What is taken was cut to fit.
+            return Err(io::Error::other(Error::Forked { operation: "write" }));
+        }
         self.written += taken;
         Ok(taken)
     }

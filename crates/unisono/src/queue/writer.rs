@@ -63,24 +63,29 @@ pub(super) struct Limits {
     pub(super) crowded: bool,
 }
 
-/// Ends waits of a [`Writer`] from another thread.
+/// Ends waits of a [`Writer`] from another thread. In a forked child it does nothing.
 #[derive(Clone, Debug)]
 pub struct WriterControl {
     hall: Arc<Hall>,
+    born: ForkMark,
 }
 
 impl WriterControl {
     /// End the wait that is under way, if there is one, with [`Error::Cancelled`].
     pub fn cancel(&self) {
-        self.hall.ends.cancel();
-        self.hall.wake_writer();
+        if !self.born.crossed_fork() {
+            self.hall.ends.cancel();
+            self.hall.wake_writer();
+        }
     }
 
     /// Let every call of this side end with [`Error::ShutDown`], now and from now on. Readers are not told before the
     /// writer is dropped.
     pub fn shut_down(&self) {
-        self.hall.ends.shut_down();
-        self.hall.wake_writer();
+        if !self.born.crossed_fork() {
+            self.hall.ends.shut_down();
+            self.hall.wake_writer();
+        }
     }
 }
 
@@ -121,7 +126,7 @@ impl Writer {
 
     /// A control with which other threads end this writer's waits.
     pub fn control(&self) -> WriterControl {
-        WriterControl { hall: Arc::clone(&self.hall) }
+        WriterControl { hall: Arc::clone(&self.hall), born: self.born }
     }
 
     /// How many messages have been sent.
@@ -129,9 +134,9 @@ impl Writer {
         self.messages
     }
 
-    /// What is known of every reader.
+    /// What is known of every reader; in a forked child, nothing.
     pub fn readers(&self) -> Vec<ReaderStatus> {
-        self.hall.statuses(|_| true)
+        if self.crossed_fork() { Vec::new() } else { self.hall.statuses(|_| true) }
     }
 
     /// Wait until every rank has been claimed and its reader is ready, for at most `timeout`.
@@ -291,7 +296,13 @@ impl Writer {
 
     #[inline]
     fn check_fork(&self, operation: &'static str) -> Result<()> {
-        if self.born.crossed_fork() { Err(Error::Forked { operation }) } else { Ok(()) }
+        if self.crossed_fork() { Err(Error::Forked { operation }) } else { Ok(()) }
+    }
+
+    /// Whether this is a forked child, which does not have the queue's memory.
+    #[inline]
+    pub(super) fn crossed_fork(&self) -> bool {
+        self.born.crossed_fork()
     }
 
     /// Take note of who came and went, and of the end.
@@ -368,7 +379,7 @@ impl Writer {
         let mut behind = (slowest < target).then_some(None);
         let mut broken = None;
         for guest in &self.view.present {
-            match self.hall.position_of(guest, self.head) {
+            match self.hall.position_of(guest, || self.head) {
                 Some(position) if position < slowest => {
                     slowest = position;
                     behind = (position < target).then(|| Some(Arc::clone(guest)));

@@ -1,11 +1,12 @@
 //! Who may read: one process for each rank, of the same user, with a handle of this queue.
 
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 use unisono::queue::{Error, Presence, Reader, WhenGone, Writer};
 
 use crate::common::{self, PATIENCE, ended_in, processes};
-use crate::faults::{needs_root, reported, system};
+use crate::faults::{Scratch, needs_root, reported, system};
 use crate::harness;
 
 /// Process: process 0 writes; 1 opens rank 0; 2 tries the same and is refused; 2 tries again when 1 was killed.
@@ -102,6 +103,32 @@ pub(crate) fn another_user_is_refused() {
     assert_eq!(writer.readers()[0].presence, Presence::Awaited);
 }
 
+pub(crate) fn a_killed_writers_socket_file_goes_with_the_next_queue() {
+    let directory = Scratch::new("queue-file");
+    let left = format!("unisono-queue-{}.sock", "0a".repeat(16));
+    let path = std::path::Path::new(directory.path()).join(&left);
+    drop(std::os::unix::net::UnixListener::bind(path).expect("a socket file")); // It stays, as after a kill.
+    assert_eq!(directory.entries(), std::slice::from_ref(&left));
+    let first = Writer::builder().directory(directory.path()).create().expect("a queue");
+    let own = directory.entries();
+    assert!(own.len() == 1 && own[0] != left, "{own:?}");
+    let second = Writer::builder().directory(directory.path()).create().expect("a queue");
+    assert!(
+        directory.entries().len() == 2 && directory.entries().contains(&own[0]),
+        "a living writer's stays"
+    );
+    drop((first, second));
+    assert!(directory.entries().is_empty());
+}
+
+pub(crate) fn everybody_is_ready_when_the_queue_goes_on_without_those_who_are_not() {
+    let mut writer = Writer::builder().readers(2).when_gone(WhenGone::GoOn).create().expect("a queue");
+    let mut reader = Reader::open(writer.handle(), 0).expect("the writer is here");
+    drop(Reader::open(writer.handle(), 1).expect("the writer is here"));
+    writer.wait_until_ready(PATIENCE).expect("who has left is not waited for");
+    reader.wait_until_ready(PATIENCE).expect("readers see it, too");
+}
+
 pub(crate) fn a_reader_that_left_may_come_back() {
     // Where sending fails without it.
     let mut writer = Writer::builder().create().expect("a queue");
@@ -147,10 +174,30 @@ pub(crate) fn a_forked_child_is_told_and_its_parent_goes_on() {
     let child = system::fork_child(|| {
         let sent = matches!(writer.send(b"x"), Err(Error::Forked { .. }));
         let received = matches!(reader.recv(), Err(Error::Forked { .. }));
-        i32::from(!(sent && received))
+        let waited = matches!(reader.wait_until_ready(PATIENCE), Err(Error::Forked { .. }));
+        writer.control().cancel();
+        writer.control().shut_down();
+        reader.control().cancel();
+        reader.control().shut_down();
+        i32::from(!(sent && received && waited && writer.readers().is_empty()))
     });
     assert_eq!(system::exit_code_of(child), Some(0));
-    assert_eq!(reader.recv().expect("it is there").to_vec(), b"for the parent");
-    writer.send(b"more").expect("there is room");
+    // What is under way when the child comes is the parent's, too.
+    let mut slot = Some(writer.reserve(4).expect("there is room"));
+    let mut message = Some(reader.recv().expect("it is there"));
+    let child = system::fork_child(|| {
+        let (mut slot, message) = (slot.take().expect("it is there"), message.take().expect("it is there"));
+        let wrote = slot.write_at(0, b"less") || slot.write(b"less").is_ok();
+        slot.commit();
+        let read = message.copy_to(&mut [0; 4]) > 0 || !message.to_vec().is_empty();
+        drop(message);
+        i32::from(wrote || read)
+    });
+    assert_eq!(system::exit_code_of(child), Some(0));
+    assert_eq!(message.take().expect("it is the parent's").to_vec(), b"for the parent");
+    let mut slot = slot.take().expect("it is the parent's");
+    assert!(slot.write_at(0, b"more"));
+    slot.commit();
+    drop(message);
     assert_eq!(reader.recv().expect("it is there").to_vec(), b"more");
 }

@@ -121,6 +121,8 @@ pub(crate) fn a_reader_killed_at_any_step_is_named_to_the_writer() {
         ("read", 3, 30, 40_000),
         ("passed", 3, 30, 40_000),
         ("read", 2, 20, 100_000),
+        // Between taking out that the writer sleeps and waking it.
+        ("waking", 2, 30, 12_000),
     ];
     for (index, (point, pass, delay_ms, bytes)) in steps.into_iter().enumerate() {
         for readers in [1, 3] {
@@ -140,6 +142,8 @@ pub(crate) fn a_writer_killed_at_any_step_is_named_to_every_reader() {
         ("published", 50, 0, 100),
         ("written", 3, 30, 100),
         ("published", 3, 30, 100_000),
+        // Between taking out that a reader sleeps and waking it; the first of these are of the meeting.
+        ("waking", 40, 10, 100),
     ];
     for (point, pass, delay_ms, bytes) in steps {
         for readers in [1, 3] {

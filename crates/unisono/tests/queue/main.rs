@@ -40,6 +40,8 @@ const PROMISES: &[harness::Named] = named! {
         a_rank_is_claimed_once_and_free_again_at_once_when_its_reader_was_killed,
         handles_that_do_not_fit_are_told_at_once,
         another_user_is_refused,
+        a_killed_writers_socket_file_goes_with_the_next_queue,
+        everybody_is_ready_when_the_queue_goes_on_without_those_who_are_not,
         a_reader_that_left_may_come_back,
         a_forked_child_is_told_and_its_parent_goes_on,
     }

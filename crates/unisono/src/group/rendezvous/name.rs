@@ -5,18 +5,15 @@
 //! until all have met; a file whose rank 0 was killed meanwhile is swept away by whoever survives it or starts next. A name carries everything that tells groups apart, so two engines meet only if they were
 //! given the same of all of it.
 
-use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use unisono_os::socket::Address;
 
 use crate::error::{Error, Result};
+use crate::socket_file;
 
 /// Where socket files go unless a directory is given: shared between containers more often than /tmp.
 const DEFAULT_DIRECTORY: &str = "/dev/shm";
-/// A socket file's name around the hash.
-const FILE_START: &str = "unisono-";
-const FILE_END: &str = ".sock";
 
 /// Bytes of a drawn name.
 pub(crate) const DRAWN_BYTES: usize = 16;
@@ -78,7 +75,7 @@ impl Meeting {
 
     /// The socket across network namespaces.
     pub(crate) fn file_address(&self) -> Address {
-        Address::File(self.file_directory().join(format!("{FILE_START}{}{FILE_END}", self.hash)))
+        Address::File(socket_file::of_group(self.file_directory(), &self.hash))
     }
 
     fn file_directory(&self) -> &Path {
@@ -88,20 +85,8 @@ impl Meeting {
     /// Take away the socket files that killed ranks 0 of this user left where this group's would be, whichever groups
     /// they belonged to.
     pub(crate) fn sweep(&self) {
-        match unisono_os::socket::sweep(self.file_directory(), is_socket_file) {
-            Ok(0) => {}
-            Ok(swept) => tracing::debug!(swept, "socket files of killed processes are taken away"),
-            Err(error) => tracing::debug!(%error, "socket files of killed processes, if any, stay"),
-        }
+        socket_file::sweep(self.file_directory());
     }
-}
-
-/// Whether a file is called as [`Meeting::file_address`] calls it.
-fn is_socket_file(name: &OsStr) -> bool {
-    let between = |name: &str| name.strip_prefix(FILE_START)?.strip_suffix(FILE_END).map(str::to_owned);
-    name.to_str().and_then(between).is_some_and(|hash| {
-        hash.len() == 32 && hash.bytes().all(|digit| digit.is_ascii_digit() || (b'a'..=b'f').contains(&digit))
-    })
 }
 
 /// In hexadecimal, [`number_of`] the parts.
@@ -138,23 +123,6 @@ mod tests {
             Meeting::agreed("127.0.0.1", 29500, "t", "pa", 2, None),
         ] {
             assert_ne!(here.hash, other.hash, "{}", other.label);
-        }
-    }
-
-    #[test]
-    fn a_socket_file_is_known_by_its_name() {
-        let Address::File(path) = Meeting::agreed("a", 1, "", "", 2, None).file_address() else { panic!() };
-        assert!(is_socket_file(path.file_name().unwrap()));
-        let hash = "0".repeat(32);
-        for other in [
-            "unisono-.sock".to_string(),
-            format!("unisono-{hash}"),
-            format!("{hash}.sock"),
-            format!("unisono-{hash}0.sock"),
-            format!("unisono-{}.sock", "G".repeat(32)),
-            format!("unisono-{hash}.sock.bak"),
-        ] {
-            assert!(!is_socket_file(OsStr::new(&other)), "{other}");
         }
     }
 }
