@@ -218,7 +218,7 @@ fn start_processes(recipe: &Recipe, place: &Place, socket: &Path, log: &Path) ->
             command.env("MASTER_ADDR", "127.0.0.1").env("MASTER_PORT", port.to_string());
         }
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output.try_clone()?);
-        // In this session, so that ranks that share a core can yield it to one another.
+        // In one terminal session with all others, so that ranks that share a core can yield it to one another.
         let die_with_parent = Some(Signal::Kill);
         process::prepare_child(
             &mut command,
