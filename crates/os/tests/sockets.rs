@@ -6,7 +6,7 @@ mod common;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use common::{argument, as_user, in_seconds, is_root, play};
@@ -173,11 +173,21 @@ fn a_socket_file_is_its_users_alone_and_leaves_with_its_listener() {
     }
 }
 
+/// Leave a socket file at which nobody listens, as a killed process does. The standard library's listener does not take
+/// its file away; a process that another test starts holds a copy of its socket from its fork to its exec.
+fn desert(path: &Path) {
+    drop(std::os::unix::net::UnixListener::bind(path).unwrap());
+    let patience = Instant::now() + Duration::from_secs(20);
+    while std::os::unix::net::UnixStream::connect(path).is_ok() {
+        assert!(Instant::now() < patience, "somebody listens at {} for good", path.display());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 #[test]
 fn the_file_of_a_dead_listener_is_replaced() {
     let (address, path) = file_address("stale");
-    // The standard library's listener leaves its file behind, as a killed process does.
-    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    desert(&path);
     let stale = std::fs::metadata(&path).unwrap().ino();
     let listener = Listener::bind(&address).unwrap();
     Connection::connect(&address, in_seconds(10)).unwrap();
@@ -189,7 +199,7 @@ fn the_file_of_a_dead_listener_is_replaced() {
 fn of_many_who_replace_a_stale_file_at_once_one_wins() {
     let (address, path) = file_address("race");
     for _ in 0..20 {
-        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        desert(&path);
         let outcomes: Vec<_> = std::thread::scope(|scope| {
             let racers: Vec<_> = (0..8).map(|_| scope.spawn(|| Listener::bind(&address))).collect();
             racers.into_iter().map(|racer| racer.join().unwrap()).collect()
@@ -212,10 +222,8 @@ fn a_sweep_takes_deserted_sockets_of_that_name_and_nothing_else() {
     let (_, directory) = file_address("sweep");
     std::fs::create_dir(&directory).unwrap();
     let place = |name: &str| directory.join(name);
-    // The standard library's listener leaves its file behind, as a killed process does.
-    let desert = |name: &str| drop(std::os::unix::net::UnixListener::bind(place(name)).unwrap());
     for name in ["swept-1", "swept-2", "kept-other-name", "kept-linked-to"] {
-        desert(name);
+        desert(&place(name));
     }
     let _listener = Listener::bind(&Address::File(place("swept-kept-listener"))).unwrap();
     let _stream = std::os::unix::net::UnixListener::bind(place("swept-kept-stream")).unwrap();
@@ -226,7 +234,7 @@ fn a_sweep_takes_deserted_sockets_of_that_name_and_nothing_else() {
         std::os::unix::fs::symlink(place(target), place(&format!("swept-kept-link-{link}"))).unwrap();
     }
     if is_root("the part about another user") {
-        desert("swept-kept-foreign");
+        desert(&place("swept-kept-foreign"));
         std::os::unix::fs::lchown(place("swept-kept-foreign"), Some(65534), None).unwrap();
     }
     let names = || {
@@ -265,7 +273,7 @@ fn a_sweep_beside_many_who_make_files_takes_none_of_theirs() {
             scope.spawn(move || {
                 while Instant::now() < end {
                     // One that a killed process left, then one in its place.
-                    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+                    desert(&path);
                     let listener = Listener::bind(&Address::File(path.clone())).unwrap();
                     assert!(path.exists(), "a file with a listener was swept away");
                     let _ = Connection::connect(listener.address(), in_seconds(1)).unwrap();

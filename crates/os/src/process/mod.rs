@@ -156,11 +156,16 @@ mod tests {
 
     #[test]
     fn the_time_of_a_busy_process_grows_and_nobody_has_none() {
-        let begin = cpu_time(pid()).unwrap();
-        let deadline = std::time::Instant::now() + Duration::from_secs(20);
-        while cpu_time(pid()).unwrap() < begin + Duration::from_millis(20) {
+        // Another process: an emulator makes up what `/proc` says of its own.
+        let mut child = Command::new("sh").args(["-c", "while :; do :; done"]).spawn().unwrap();
+        let begin = cpu_time(child.id()).unwrap();
+        let deadline = std::time::Instant::now() + Duration::from_secs(60);
+        while cpu_time(child.id()).unwrap() < begin + Duration::from_millis(20) {
             assert!(std::time::Instant::now() < deadline);
+            std::thread::sleep(Duration::from_millis(5));
         }
+        kill(child.id(), Signal::Kill).unwrap();
+        child.wait().unwrap();
         assert_eq!(cpu_time(0), None);
     }
 
