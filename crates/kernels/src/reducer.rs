@@ -54,6 +54,7 @@ impl Reducer {
     ///
     /// # Errors
     /// [`UnsupportedReduction`] for a bitwise operation on floats.
+    #[inline(always)]
     pub fn new(dtype: DType, op: ReduceOp) -> Result<Reducer, UnsupportedReduction> {
         Reducer::of(selected(), dtype, op)
     }
@@ -67,6 +68,8 @@ impl Reducer {
         Reducer::of(&kernels(isa), dtype, op)
     }
 
+    // Always: handed over in memory, its single bytes would be read back as a word, which waits for them to be written.
+    #[inline(always)]
     fn of(kernels: &Kernels, dtype: DType, op: ReduceOp) -> Result<Reducer, UnsupportedReduction> {
         let kernel = (kernels.reduction)(dtype, op).ok_or(UnsupportedReduction { dtype, op })?;
         Ok(Reducer { kernel, dtype, op, isa: kernels.isa })

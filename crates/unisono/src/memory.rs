@@ -236,6 +236,13 @@ impl Targets {
     }
 }
 
+/// As many of `count` elements as fit `bytes` bytes; without a division where all do.
+#[inline]
+fn fitting(count: usize, element_bytes: usize, bytes: usize) -> usize {
+    let all = count.checked_mul(element_bytes).is_some_and(|all| all <= bytes);
+    if all { count } else { bytes / element_bytes }
+}
+
 /// Reduce `count` elements of `sources`, in their order, into every target.
 #[inline]
 pub(crate) fn reduce(
@@ -245,7 +252,7 @@ pub(crate) fn reduce(
     count: usize,
     element_bytes: usize,
 ) {
-    let count = count.min(targets.least.min(sources.least) / element_bytes);
+    let count = fitting(count, element_bytes, targets.least.min(sources.least));
     if count == 0 || targets.len == 0 || sources.len == 0 {
         return;
     }

@@ -55,6 +55,7 @@ pub(crate) fn kernels(isa: Isa) -> Kernels {
 }
 
 /// The kernels of the selected instruction set, or of the best one where the selection is an error. Looked up once.
+#[inline]
 pub(crate) fn selected() -> &'static Kernels {
     static SELECTED: OnceLock<Kernels> = OnceLock::new();
     SELECTED.get_or_init(|| kernels(Isa::selected().unwrap_or_else(|_| Isa::best())))

@@ -21,6 +21,7 @@ pub(crate) struct Reduction {
 }
 
 impl Reduction {
+    #[inline(always)]
     pub(crate) fn reducer(self, operation: &'static str) -> BoxedResult<Reducer> {
         Reducer::new(self.dtype, self.op)
             .map_err(|error| Box::new(Error::argument(operation, error.to_string())))
@@ -76,6 +77,7 @@ pub(super) fn reduce_to(
     match algorithm {
         Algorithm::Migrate => run.in_chunks(whole, run.migrate_chunk(element), Run::migrate)?,
         Algorithm::Pipeline => run.pipeline(whole)?,
+        _ if bytes <= run.group.layout.swap_bytes => run.swap_reduce(whole)?,
         _ => run.in_chunks(whole, run.swap_piece(element) / element, Run::swap_reduce)?,
     }
     run.finish();

@@ -36,7 +36,8 @@ pub(crate) struct Run<'g> {
 
 impl<'g> Run<'g> {
     /// Take the next number for `call`.
-    #[inline]
+    // Always: handed over in memory it would be copied in wider pieces than it was written in, which costs 5 ns.
+    #[inline(always)]
     pub(crate) fn begin(group: &'g Group, call: Call, timeout: Option<Duration>) -> BoxedResult<Self> {
         group.enter_in_turn(call.operation.name(), timeout)?;
         let mut steps = group.lock_steps(call.operation.name(), timeout)?;

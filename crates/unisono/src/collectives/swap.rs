@@ -13,14 +13,20 @@
 //!
 //! A small message is a **packet**: the line before its data carries a tag (`unisono_protocol::tag`), so that its reader
 //! learns from the message itself that it has come, and needs no look at the writer's arrival line. That line is
-//! published all the same, while the tag travels: for sleepers, for aborts, and for ranks that make other calls.
+//! published all the same, while the tag travels: for sleepers, for aborts, and for ranks that make other calls. What fits
+//! beside the tag stands in its line, and only one line travels.
 //!
 //! Source: ownership migration of cache lines, measured in docs/performance.md.
+
+use unisono_protocol::Tag;
 
 use super::run::Run;
 use crate::counts;
 use crate::error::BoxedResult;
 use crate::fault;
+use crate::group::layout::BESIDE_TAG;
+use crate::group::members::Members;
+use crate::group::shared_memory::SharedMemory;
 use crate::memory::{Source, Target};
 
 /// Pauses before the first look for a tag. A look that comes too early takes the line away from the writer that is about
@@ -35,6 +41,8 @@ pub(crate) struct Swap {
     flipped: bool,
     /// Whether the messages are packets.
     tagged: bool,
+    /// Whether they stand in the line of their tag.
+    beside_tag: bool,
 }
 
 impl<'g> Run<'g> {
@@ -45,7 +53,8 @@ impl<'g> Run<'g> {
         self.open_step()?;
         let flipped = self.steps.swap_uses % 2 == 1;
         self.steps.swap_uses += 1;
-        Ok(Swap { flipped, tagged: self.group.parameters.is_packet(bytes) })
+        let tagged = self.group.parameters.is_packet(bytes);
+        Ok(Swap { flipped, tagged, beside_tag: tagged && bytes <= BESIDE_TAG })
     }
 
     /// Write `message` for `peer`, once the peer has read what was there.
@@ -54,13 +63,7 @@ impl<'g> Run<'g> {
         let outbox = self.outbox(swap, peer)?;
         self.in_shares(message.len(), |share| share.copy(outbox, message));
         if swap.tagged {
-            let members = self.members;
-            let tag = if swap.flipped {
-                members.memory(peer).swap_tag(members.rank)
-            } else {
-                members.own().swap_tag(peer)
-            };
-            self.steps.taken.announce(tag, self.steps.history);
+            self.steps.taken.announce(tag_of(self.members, peer, !swap.flipped), self.steps.history);
             counts::tag_announced();
             fault::reach("after_tag");
         }
@@ -72,14 +75,8 @@ impl<'g> Run<'g> {
     pub(crate) fn wait_for_messages(&mut self, swap: Swap, peers: u64) -> BoxedResult<()> {
         let members = self.members;
         let missing = if swap.tagged && !self.group.crowded {
-            let tag_of = |peer: usize| {
-                if swap.flipped {
-                    members.own().swap_tag(peer)
-                } else {
-                    members.memory(peer).swap_tag(members.rank)
-                }
-            };
             (0..PAUSES_BEFORE_TAGS).for_each(|_| std::hint::spin_loop());
+            let tag_of = |peer: usize| tag_of(members, peer, swap.flipped);
             self.steps.taken.look_for(peers, tag_of, LOOKS_FOR_TAGS, std::hint::spin_loop)
         } else {
             peers
@@ -93,18 +90,31 @@ impl<'g> Run<'g> {
         let step = self.step();
         let written = std::mem::replace(&mut self.steps.swap_written[peer][usize::from(in_own_memory)], step);
         self.wait_until_passed(1 << peer, written)?;
-        Ok(self.swap_region(peer, in_own_memory))
+        Ok(self.swap_region(swap, peer, in_own_memory))
     }
 
     /// Where `peer` has written for this rank, after [`Run::wait_for_messages`].
     #[inline]
     pub(crate) fn inbox(&self, swap: Swap, peer: usize) -> Source<'g> {
-        self.swap_region(peer, swap.flipped).as_source()
+        self.swap_region(swap, peer, swap.flipped).as_source()
     }
 
     #[inline]
-    fn swap_region(&self, peer: usize, in_own_memory: bool) -> Target<'g> {
-        let members = self.members;
-        if in_own_memory { members.own().swap(peer) } else { members.memory(peer).swap(members.rank) }
+    fn swap_region(&self, swap: Swap, peer: usize, in_own_memory: bool) -> Target<'g> {
+        let (memory, other) = holder(self.members, peer, in_own_memory);
+        if swap.beside_tag { memory.swap_beside_tag(other) } else { memory.swap(other) }
     }
+}
+
+/// The tag of one of the two regions that this rank shares with `peer`.
+#[inline]
+fn tag_of(members: &Members, peer: usize, in_own_memory: bool) -> &Tag {
+    let (memory, other) = holder(members, peer, in_own_memory);
+    memory.swap_tag(other)
+}
+
+/// The memory that one of the two regions shared with `peer` lies in, and with whom its owner shares it.
+#[inline]
+fn holder(members: &Members, peer: usize, in_own_memory: bool) -> (&SharedMemory, usize) {
+    if in_own_memory { (members.own(), peer) } else { (members.memory(peer), members.rank) }
 }

@@ -17,7 +17,7 @@
 //! The one invariant that matters: every offset comes from here, computed from parameters that were checked, and
 //! never from anything read out of shared memory.
 
-use unisono_protocol::{ArrivalLine, Cursor};
+use unisono_protocol::{ArrivalLine, Cursor, Tag};
 
 use super::header::Header;
 use crate::error::{Error, Result};
@@ -30,6 +30,8 @@ pub(crate) const PAGE: usize = 4096;
 /// The offset of the death words.
 pub(crate) const DEATH_WORDS: usize = PAGE;
 const CURSORS: usize = 2 * PAGE;
+/// Bytes that a message may have to stand in the line of its tag.
+pub(crate) const BESIDE_TAG: usize = LINE - size_of::<Tag>();
 /// The offset of registered data.
 const REGISTERED: usize = PAGE;
 
@@ -163,16 +165,23 @@ impl Layout {
         if self.swap_bytes == 0 { 0 } else { self.swap_bytes + 2 * LINE }
     }
 
-    /// The tag of the swap region in the owner's memory that it shares with `peer`; the data follow in the next line.
+    /// The line of the tag of the swap region in the owner's memory that it shares with `peer`: room for [`BESIDE_TAG`] bytes,
+    /// then the tag.
     #[inline]
-    pub(crate) fn swap_tag(&self, owner: usize, peer: usize) -> usize {
+    pub(crate) fn swap_beside_tag(&self, owner: usize, peer: usize) -> usize {
         self.swap + self.slot(owner, peer) * self.swap_stride()
     }
 
-    /// The data of that region.
+    /// The tag of that region.
+    #[inline]
+    pub(crate) fn swap_tag(&self, owner: usize, peer: usize) -> usize {
+        self.swap_beside_tag(owner, peer) + BESIDE_TAG
+    }
+
+    /// The data of that region, in the lines that follow.
     #[inline]
     pub(crate) fn swap(&self, owner: usize, peer: usize) -> usize {
-        self.swap_tag(owner, peer) + LINE
+        self.swap_beside_tag(owner, peer) + LINE
     }
 
     /// The slot in which `sender` hands its slice to the owner as reducer.
@@ -205,7 +214,8 @@ mod tests {
             for owner in 0..world {
                 let mut regions = vec![(0, size_of::<Header>()), (DEATH_WORDS, PAGE)];
                 for peer in (0..world).filter(|peer| *peer != owner) {
-                    regions.push((layout.swap_tag(owner, peer), LINE));
+                    regions.push((layout.swap_beside_tag(owner, peer), BESIDE_TAG));
+                    regions.push((layout.swap_tag(owner, peer), size_of::<Tag>()));
                     regions.push((layout.swap(owner, peer), layout.swap_bytes));
                     regions.push((layout.migrate(owner, peer), layout.migrate_bytes));
                     regions.push((layout.window(owner, peer), layout.window_bytes));

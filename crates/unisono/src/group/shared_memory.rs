@@ -12,7 +12,7 @@ use unisono_os::mapping::Mapping;
 use unisono_protocol::{ArrivalLine, Cursor, Tag};
 
 use super::header::Header;
-use super::layout::{DEATH_WORDS, Layout};
+use super::layout::{BESIDE_TAG, DEATH_WORDS, Layout};
 use crate::error::{Error, Result};
 use crate::memory::Target;
 
@@ -105,6 +105,12 @@ impl SharedMemory {
     #[inline]
     pub(crate) fn swap(&self, peer: usize) -> Target<'_> {
         self.data(self.layout.swap(self.owner, peer), self.layout.swap_bytes)
+    }
+
+    /// The room beside the tag of that region.
+    #[inline]
+    pub(crate) fn swap_beside_tag(&self, peer: usize) -> Target<'_> {
+        self.data(self.layout.swap_beside_tag(self.owner, peer), BESIDE_TAG)
     }
 
     /// The tag of that region.
