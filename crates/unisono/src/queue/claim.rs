@@ -33,6 +33,7 @@ pub(super) fn claim(handle: &Handle, rank: usize, deadline: Option<Instant>) -> 
     }
     let failed = |problem: String| Error::Meeting { queue: handle.name(), problem };
     let connection = connect(handle, deadline)?;
+    crate::fault::reach("connected");
     let credentials = connection.peer_credentials().map_err(|error| failed(error.to_string()))?;
     if credentials.uid != process::uid() {
         return Err(failed(format!("it belongs to user {}, not to {}", credentials.uid, process::uid())));
@@ -44,6 +45,7 @@ pub(super) fn claim(handle: &Handle, rank: usize, deadline: Option<Instant>) -> 
     descriptors.extend(pidfd.as_ref().map(AsFd::as_fd));
     messages::send(&connection, &hello, &descriptors, deadline).map_err(|error| failed(error.to_string()))?;
 
+    crate::fault::reach("asked");
     let answer = messages::receive(&connection, deadline).map_err(|error| failed(error.to_string()))?;
     let (admitted, packet) = match answer {
         Some((Message::Admitted(admitted), packet)) => (admitted, packet),
@@ -67,7 +69,9 @@ pub(super) fn claim(handle: &Handle, rank: usize, deadline: Option<Instant>) -> 
         memory: open()?,
         seat: admitted.seat,
     }));
+    crate::fault::reach("mapped");
     messages::send(&connection, &Message::Ready, &[], deadline).map_err(|error| failed(error.to_string()))?;
+    crate::fault::reach("claimed");
     let listening = Arc::clone(&line);
     let listener =
         Background::spawn("unisono-reader", move || listening.listen(&connection, writer_pidfd.as_ref()))?;

@@ -5,6 +5,7 @@
 //! **whoever comes in is announced by the generation before its first position is taken** (see the model
 //! `a_reader_comes_while_the_writer_writes`), so the writer never writes over what a newcomer has not read.
 
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -22,9 +23,6 @@ use super::messages::{self, Message};
 use super::pool::Housing;
 use super::wait::Ends;
 use crate::marker::Mortal;
-
-/// How long a reader may take to hear of a large message's memory.
-const TELLING_TAKES: Duration = Duration::from_secs(1);
 
 /// What the writer does when a reader is gone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,6 +51,8 @@ pub(super) struct Guest {
     pub(super) began_at: u64,
     /// The furthest position that was believed: it never goes back behind it.
     pub(super) believed: AtomicU64,
+    /// The homes of large messages that it has been told of, by number.
+    pub(super) told: Mutex<BTreeSet<u64>>,
     /// Who had the seat before, to whom it falls back if this one goes before it was ready.
     pub(super) before: Occupant,
 }
@@ -156,22 +156,45 @@ impl Guest {
         self.is_ready.load(Ordering::Acquire) || has_read || page.has_left() || said_last()
     }
 
-    fn tell_of(&self, housing: &Housing) -> Result<(), Why> {
-        let message = Message::Segment { number: housing.number, bytes: housing.home.bytes() };
-        self.tell(&message, &[housing.descriptor.as_fd()])
+    /// Tell it of the homes that are new to it (in rising order) and of those that are no more, as far as its socket takes that
+    /// now: nobody waits for a reader that does not listen. Says whether it has been told of all; whoever cannot be told has
+    /// [gone](Hall::has_gone), for the reason that this gives.
+    fn catch_up(&self, homes: &[Arc<Housing>]) -> Result<bool, Why> {
+        let mut told = self.told.lock();
+        let is_home = |number: &u64| homes.binary_search_by_key(number, |housing| housing.number).is_ok();
+        let retired: Vec<u64> = told.iter().copied().filter(|number| !is_home(number)).collect();
+        for number in retired {
+            if !self.tell(&Message::Retired { number }, &[])? {
+                return Ok(false);
+            }
+            told.remove(&number);
+        }
+        for Housing { number, home, descriptor } in homes.iter().map(Arc::as_ref) {
+            if told.contains(number) {
+                continue;
+            }
+            if !self
+                .tell(&Message::Segment { number: *number, bytes: home.bytes() }, &[descriptor.as_fd()])?
+            {
+                return Ok(false);
+            }
+            told.insert(*number);
+            crate::fault::reach("told");
+        }
+        Ok(true)
     }
 
-    /// Its thread empties the socket all the time, and never is there more in it than fits. Whoever cannot be told has
-    /// [gone](Hall::has_gone), for the reason that this gives.
-    fn tell(&self, message: &Message, descriptors: &[BorrowedFd<'_>]) -> Result<(), Why> {
-        let until = Instant::now() + TELLING_TAKES;
-        messages::send(&self.connection, message, descriptors, Some(until)).map_err(|error| match error {
-            SocketError::Closed => Why::Died,
-            error => {
+    /// Says whether its socket took the message.
+    fn tell(&self, message: &Message, descriptors: &[BorrowedFd<'_>]) -> Result<bool, Why> {
+        match messages::send(&self.connection, message, descriptors, Some(Instant::now())) {
+            Ok(()) => Ok(true),
+            Err(error) if error.is_timed_out() => Ok(false),
+            Err(SocketError::Closed) => Err(Why::Died),
+            Err(error) => {
                 tracing::warn!(rank = self.rank, %error, "a reader was not told of a large message's memory");
-                Why::Deaf
+                Err(Why::Deaf)
             }
-        })
+        }
     }
 }
 
@@ -290,30 +313,38 @@ impl Hall {
 
     /// Let every reader know a new home, those who come later, too.
     pub(super) fn introduce(&self, housing: &Arc<Housing>) {
-        let seats = self.seats.lock();
         self.homes.lock().push(Arc::clone(housing));
-        self.tell_all(seats, |guest| guest.tell_of(housing));
+        self.tell_all_or_leave_it_to_the_host();
     }
 
     /// A home is needed no more.
     pub(super) fn retire(&self, housing: &Housing) {
-        let seats = self.seats.lock();
         self.homes.lock().retain(|known| known.number != housing.number);
-        let message = Message::Retired { number: housing.number };
-        self.tell_all(seats, |guest| guest.tell(&message, &[]));
+        self.tell_all_or_leave_it_to_the_host();
     }
 
-    /// Tell everybody who is there; who cannot be told has gone.
-    fn tell_all(&self, seats: MutexGuard<'_, Vec<Seat>>, tell: impl Fn(&Guest) -> Result<(), Why>) {
-        let told = |guest: &Arc<Guest>| tell(guest).err().map(|why| (Arc::clone(guest), why));
-        let gone: Vec<_> = seats.iter().filter_map(Seat::guest).filter_map(told).collect();
-        drop(seats);
+    fn tell_all_or_leave_it_to_the_host(&self) {
+        if !self.tell_all() {
+            self.host.wake();
+        }
+    }
+
+    /// Tell everybody who is there what is new of the homes; who cannot be told has gone. Says whether all have been told: who
+    /// does not listen is to be told later.
+    pub(super) fn tell_all(&self) -> bool {
+        let (mut gone, mut all_are_told) = (Vec::new(), true);
+        {
+            let seats = self.seats.lock();
+            let homes = self.homes.lock();
+            for guest in seats.iter().filter_map(Seat::guest) {
+                match guest.catch_up(&homes) {
+                    Ok(is_told) => all_are_told &= is_told,
+                    Err(why) => gone.push((Arc::clone(guest), why)),
+                }
+            }
+        }
         gone.iter().for_each(|(guest, why)| self.has_gone(guest, *why));
-    }
-
-    /// Let a newcomer know all homes. With the lock of the seats held.
-    pub(super) fn introduce_all_to(&self, guest: &Guest) -> Result<(), Why> {
-        self.homes.lock().iter().try_for_each(|housing| guest.tell_of(housing))
+        all_are_told
     }
 
     /// Whether everybody has come and is ready; those without whom the queue goes on aside.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use unisono_os::socket::{Address, Connection, Listener};
 use unisono_os::{pidfd, poll, process, robust};
 
@@ -20,11 +21,15 @@ use super::messages::{self, Admitted, Message, Refusal};
 use crate::marker::Marker;
 use crate::socket_file;
 
-/// How long somebody who knocks may take to say who it is, and how many may be silent at a time.
+/// How long somebody who knocks may take to say who it is, and how many may be silent at a time: one more takes the place of
+/// the first, which has had so long at least.
 const HEAR_OUT_FOR: Duration = Duration::from_secs(1);
+const HEAR_OUT_AT_LEAST: Duration = Duration::from_millis(50);
 const MOST_STRANGERS: usize = 64;
 /// How long nobody is let in when that has failed, for want of descriptors: who knocks stays at the door.
 const REST_FOR: Duration = Duration::from_millis(50);
+/// How soon a reader that did not listen (it is stopped, and its socket full) is told again.
+const TELL_AGAIN_AFTER: Duration = Duration::from_millis(20);
 
 /// What the thread has to work with.
 pub(super) struct Host {
@@ -51,17 +56,34 @@ pub(super) fn open_doors(handle: &Handle) -> Result<Vec<Listener>> {
     handle.local_addresses().iter().map(open).collect()
 }
 
+/// Somebody who has knocked and not yet said who it is.
+struct Stranger {
+    connection: Connection,
+    came: Instant,
+}
+
 impl Host {
     /// The thread's life, until the hall says that it is to end.
     pub(super) fn run(self) {
-        let mut strangers: Vec<(Connection, Instant)> = Vec::new();
+        let mut strangers: Vec<Stranger> = Vec::new();
         let mut rests_until: Option<Instant> = None;
+        let mut somebody_does_not_listen = false;
         // Acquire: pairs with the release in the writer's drop.
         while !self.hall.host_is_to_end.load(Ordering::Acquire) {
+            let all_are_told = self.hall.tell_all();
+            if !all_are_told && !somebody_does_not_listen {
+                tracing::warn!(
+                    queue = self.handle.name(),
+                    "a reader does not listen: large messages reach it late"
+                );
+            }
+            somebody_does_not_listen = !all_are_told;
+            let tells_at = (!all_are_told).then(|| Instant::now() + TELL_AGAIN_AFTER);
             let guests = self.hall.present();
             rests_until = rests_until.filter(|until| Instant::now() < *until);
             let doors = if rests_until.is_some() { &[] } else { &self.doors[..] };
-            let patience = strangers.iter().map(|(_, until)| *until).chain(rests_until).min();
+            let heard_out = strangers.first().map(|first| first.came + HEAR_OUT_FOR);
+            let patience = heard_out.into_iter().chain(rests_until).chain(tells_at).min();
             let ready = match self.wait_for_news(doors, &strangers, &guests, patience) {
                 Ok(ready) => ready,
                 Err(error) => {
@@ -78,45 +100,61 @@ impl Host {
                 self.look_after(guest, cut);
             }
             let now = Instant::now();
-            for ((stranger, until), speaks) in std::mem::take(&mut strangers).into_iter().zip(speaking) {
+            for (stranger, speaks) in std::mem::take(&mut strangers).into_iter().zip(speaking) {
                 if *speaks {
-                    self.hear(stranger);
-                } else if now < until {
-                    strangers.push((stranger, until));
+                    self.hear(stranger.connection);
+                } else if now < stranger.came + HEAR_OUT_FOR {
+                    strangers.push(stranger);
                 }
             }
             for (door, _) in doors.iter().zip(knocks).filter(|(_, knocked)| **knocked) {
-                for _ in 0..MOST_STRANGERS {
-                    match door.accept(Some(now)) {
-                        Ok(stranger) if self.is_of_this_user(&stranger) => {
-                            strangers.push((stranger, now + HEAR_OUT_FOR))
-                        }
-                        Ok(_) => {}
-                        Err(error) if error.is_timed_out() => break,
-                        Err(error) => {
-                            tracing::warn!(%error, "a queue cannot let readers in for now");
-                            rests_until = Some(now + REST_FOR);
-                            break;
-                        }
-                    }
+                rests_until = rests_until.or(self.welcome(door, &mut strangers, now).err());
+            }
+        }
+    }
+
+    /// Let those who knock come as strangers, the first of whom came first; or say until when nobody may.
+    fn welcome(
+        &self,
+        door: &Listener,
+        strangers: &mut Vec<Stranger>,
+        now: Instant,
+    ) -> std::result::Result<(), Instant> {
+        for _ in 0..MOST_STRANGERS {
+            let of_the_first = strangers.first().map(|first| first.came + HEAR_OUT_AT_LEAST);
+            if let Some(until) =
+                of_the_first.filter(|until| strangers.len() >= MOST_STRANGERS && *until > now)
+            {
+                return Err(until);
+            }
+            match door.accept(Some(now)) {
+                Ok(connection) if self.is_of_this_user(&connection) => {
+                    strangers.push(Stranger { connection, came: now });
+                    let too_many = strangers.len().saturating_sub(MOST_STRANGERS);
+                    strangers.drain(..too_many);
+                }
+                Ok(_) => {}
+                Err(error) if error.is_timed_out() => break,
+                Err(error) => {
+                    tracing::warn!(%error, "a queue cannot let readers in for now");
+                    return Err(now + REST_FOR);
                 }
             }
-            let too_many = strangers.len().saturating_sub(MOST_STRANGERS);
-            strangers.drain(..too_many);
         }
+        Ok(())
     }
 
     /// Sleep until something happens; says for each descriptor whether: the hall's call, doors, strangers, two for each guest.
     fn wait_for_news(
         &self,
         doors: &[Listener],
-        strangers: &[(Connection, Instant)],
+        strangers: &[Stranger],
         guests: &[Arc<Guest>],
         until: Option<Instant>,
     ) -> std::result::Result<Vec<bool>, unisono_os::OsError> {
         let mut descriptors: Vec<BorrowedFd<'_>> = vec![self.hall.host.as_fd()];
         descriptors.extend(doors.iter().map(AsFd::as_fd));
-        descriptors.extend(strangers.iter().map(|(stranger, _)| stranger.as_fd()));
+        descriptors.extend(strangers.iter().map(|stranger| stranger.connection.as_fd()));
         for guest in guests {
             let pidfd = guest.pidfd.as_ref().map_or(guest.connection.as_fd(), AsFd::as_fd);
             descriptors.extend([guest.connection.as_fd(), pidfd]);
@@ -142,6 +180,7 @@ impl Host {
     }
 
     fn is_ready(&self, guest: &Guest) {
+        crate::fault::reach("hearing");
         let is_complete = {
             let seats = self.hall.seats();
             guest.is_ready.store(true, Ordering::Release);
@@ -266,21 +305,19 @@ impl Host {
         });
         let mut descriptors = vec![self.data.as_fd()];
         descriptors.extend(self.own_pidfd.as_ref().map(AsFd::as_fd));
+        crate::fault::reach("admitting");
         if let Err(error) = messages::send(&guest.connection, &admitted, &descriptors, Some(Instant::now())) {
             return Err((Refusal::Other { problem: error.to_string() }, guest.connection));
         }
-        let introduced = self.hall.introduce_all_to(&guest);
         guest.before = seat.occupant.clone();
         let guest = Arc::new(guest);
         seat.occupant = Occupant::Present(Arc::clone(&guest));
         drop(seats);
+        crate::fault::reach("let in");
         let hall = Arc::downgrade(&self.hall);
         self.marker.listen_for(Arc::new(MortalGuest { guest: Arc::clone(&guest), hall }));
         self.hall.wake_writer();
-        if let Err(why) = introduced {
-            self.hall.has_gone(&guest, why);
-        }
-        Ok(())
+        Ok(()) // It is told of the homes before the next sleep.
     }
 }
 
@@ -296,7 +333,7 @@ impl Checked {
     fn guest(self, rank: usize, connection: Connection) -> Guest {
         let Checked { seat, pid, memory, pidfd } = self;
         let (is_ready, began_at, believed) = (AtomicBool::new(false), 0, AtomicU64::new(0));
-        let before = Occupant::Awaited;
-        Guest { seat, rank, pid, memory, connection, pidfd, is_ready, began_at, believed, before }
+        let (before, told) = (Occupant::Awaited, Mutex::default());
+        Guest { seat, rank, pid, memory, connection, pidfd, is_ready, began_at, believed, told, before }
     }
 }

@@ -185,6 +185,7 @@ impl Reader {
                 Some(self.find_home(OPERATION, timeout.map(|timeout| timeout.saturating_sub(waited)))?)
             }
         };
+        crate::fault::reach("taken");
         Ok(Message::new(self, record, home))
     }
 
@@ -225,7 +226,9 @@ impl Reader {
         match line.home(number) {
             Some(Ok(home)) if bytes <= home.bytes() => Ok((home, bytes)),
             Some(Err(problem)) => Err(Error::Undelivered { operation, problem }),
-            _ => Err(self.broken("speaks of a large message that is nowhere")),
+            Some(Ok(_)) => Err(self.broken("speaks of a large message that is longer than its home")),
+            // All is heard: the writer is gone, and had not come to telling of it.
+            None => Err(self.end(line.fate())),
         }
     }
 

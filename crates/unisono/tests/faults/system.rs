@@ -108,15 +108,37 @@ const WAITS_AND_WAKES: [u32; 11] = [202, 449, 24, 35, 230, 7, 271, 232, 281, 47,
 #[cfg(target_arch = "aarch64")]
 const WAITS_AND_WAKES: [u32; 8] = [98, 449, 124, 101, 115, 73, 22, 212];
 
+/// `exit_group`, by which a process ends.
+#[cfg(target_arch = "x86_64")]
+const END: u32 = 231;
+#[cfg(target_arch = "aarch64")]
+const END: u32 = 94;
+
+/// End this process at once, with this code.
+pub(crate) fn end(code: i32) -> ! {
+    _exit(code)
+}
+
+/// What a filter does with a system call.
+const ALLOW: u32 = 0x7fff_0000;
+const KILL_PROCESS: u32 = 0x8000_0000;
+
 /// From now on the calling thread is killed, with its process, when it makes a system call that waits for somebody or
 /// wakes somebody. There is no way back.
 pub(crate) fn kill_on_waits_and_wakes() {
+    install_filter(&WAITS_AND_WAKES, KILL_PROCESS, ALLOW);
+}
+
+/// From now on the calling thread is killed, with its process, at any system call but the one that [`end`] makes.
+pub(crate) fn kill_on_any_call_but_the_end() {
+    install_filter(&[END], ALLOW, KILL_PROCESS);
+}
+
+fn install_filter(calls: &[u32], of_these: u32, of_others: u32) {
     const NO_NEW_PRIVILEGES: c_int = 38;
     const LOAD_NUMBER: u16 = 0x20; // the word at an offset of the call's description; its number lies at 0
     const JUMP_IF_EQUAL: u16 = 0x15;
     const RETURN: u16 = 0x06;
-    const ALLOW: u32 = 0x7fff_0000;
-    const KILL_PROCESS: u32 = 0x8000_0000;
     const SET_FILTER: c_long = 1;
     #[cfg(target_arch = "x86_64")]
     const SECCOMP: c_long = 317;
@@ -124,12 +146,12 @@ pub(crate) fn kill_on_waits_and_wakes() {
     const SECCOMP: c_long = 277;
     let step = |code, operand| Instruction { code, if_true: 0, if_false: 0, operand };
     let mut filter = vec![step(LOAD_NUMBER, 0)];
-    for (index, number) in WAITS_AND_WAKES.into_iter().enumerate() {
-        // Over the calls that are left and over the instruction that allows.
-        let to_the_end = (WAITS_AND_WAKES.len() - index) as u8;
-        filter.push(Instruction { if_true: to_the_end, ..step(JUMP_IF_EQUAL, number) });
+    for (index, number) in calls.iter().enumerate() {
+        // Over the calls that are left and over the instruction for others.
+        let to_the_end = (calls.len() - index) as u8;
+        filter.push(Instruction { if_true: to_the_end, ..step(JUMP_IF_EQUAL, *number) });
     }
-    filter.extend([step(RETURN, ALLOW), step(RETURN, KILL_PROCESS)]);
+    filter.extend([step(RETURN, of_others), step(RETURN, of_these)]);
     let program = Program { length: filter.len() as u16, instructions: filter.as_ptr() };
     // SAFETY: takes numbers only.
     let prepared =

@@ -16,7 +16,12 @@ const SCENARIOS: &[harness::Named] = named! {
     waiting::{wait_for_one_that_is_late}
     quiet::{talk_without_system_calls, be_killed_by_the_filter}
     leftovers::{meet_and_leave_many_times}
-    queues::{wait_at_a_queue, send_and_receive_without_system_calls, open_and_close_many_queues}
+    queues::{
+        wait_at_a_queue,
+        send_and_receive_without_system_calls,
+        send_many_large_messages,
+        open_and_close_many_queues,
+    }
 };
 
 const PROMISES: &[harness::Named] = named! {
@@ -29,6 +34,7 @@ const PROMISES: &[harness::Named] = named! {
     queues::{
         both_sides_of_a_queue_sleep_while_they_wait,
         sending_to_readers_that_do_not_sleep_makes_no_system_call,
+        homes_of_large_messages_are_used_again,
         a_queue_that_is_gone_leaves_nothing_in_its_process,
     }
 };

@@ -2,10 +2,9 @@
 
 use unisono::queue::{Error, Handle, Reader, WhenGone, Writer};
 
-use crate::faults::{PATIENCE, note, soon, told};
+use crate::faults::{PATIENCE, note, soon, system, told};
 use crate::harness::{self, Ranks};
 use crate::leftovers::Holdings;
-use crate::quiet::on_a_filtered_thread;
 use crate::waiting::assert_asleep;
 
 fn to_text(handle: &Handle) -> String {
@@ -53,29 +52,55 @@ pub(crate) fn both_sides_of_a_queue_sleep_while_they_wait() {
     });
 }
 
-/// Process: send and receive, on one thread, under a filter that kills whoever waits or wakes.
+/// Process: send and receive, on one thread, under a filter that kills at any system call whatever.
 pub(crate) fn send_and_receive_without_system_calls() {
     let mut writer = Writer::builder().readers(2).create().expect("a queue");
     let mut readers = [0, 1].map(|rank| Reader::open(writer.handle(), rank).expect("the writer is here"));
     writer.wait_until_ready(PATIENCE).expect("all have come");
-    on_a_filtered_thread(move || {
-        for round in 0..1000u32 {
-            writer.send(&round.to_le_bytes()).expect("there is room");
-            writer.send(&[7; 5000]).expect("there is room");
-            for reader in &mut readers {
-                assert_eq!(reader.recv().expect("it is there").to_vec(), round.to_le_bytes());
-                assert_eq!(reader.recv().expect("it is there").len(), 5000);
-            }
+    harness::report("begins", "now");
+    let mut buffer = vec![0; 5000];
+    system::kill_on_any_call_but_the_end();
+    for round in 0..10_000u32 {
+        writer.send(&round.to_le_bytes()).expect("there is room");
+        writer.send(&[7; 5000]).expect("there is room");
+        for reader in &mut readers {
+            assert_eq!(reader.recv_into(&mut buffer).expect("it is there"), 4);
+            assert_eq!(buffer[..4], round.to_le_bytes());
+            assert_eq!(reader.recv().expect("it is there").len(), 5000);
         }
-        // What closes a queue wakes its threads, which the filter does not allow.
-        std::mem::forget((writer, readers));
-    });
-    harness::report("quiet", "yes");
+    }
+    system::end(QUIET_TO_THE_END);
 }
 
+const QUIET_TO_THE_END: i32 = 42;
+
 pub(crate) fn sending_to_readers_that_do_not_sleep_makes_no_system_call() {
-    let outcomes = Ranks::start("send_and_receive_without_system_calls", 1).all_succeed(PATIENCE);
-    assert_eq!(outcomes[0].reports("quiet"), ["yes"]);
+    let outcomes = Ranks::start("send_and_receive_without_system_calls", 1).wait_all(PATIENCE);
+    assert_eq!(outcomes[0].status.code(), Some(QUIET_TO_THE_END), "{}", outcomes[0].output);
+}
+
+/// Process: many messages too large for the ring, of many lengths; a few homes are enough for them.
+pub(crate) fn send_many_large_messages() {
+    let mut writer = Writer::builder().max_chunk_bytes(100).create().expect("a queue");
+    let mut reader = Reader::open(writer.handle(), 0).expect("the writer is here");
+    let homes = || {
+        let maps = std::fs::read_to_string("/proc/self/maps").expect("a process sees itself");
+        maps.lines().filter(|line| line.contains("memfd:unisono-message")).count() / 2 // On both sides.
+    };
+    let mut most = 0;
+    for round in 0..2000usize {
+        let bytes = 101 + round * 7919 % 60_000;
+        writer.send(&vec![round as u8; bytes]).expect("there is room");
+        assert_eq!(reader.recv().expect("it is there").len(), bytes);
+        most = most.max(homes());
+    }
+    assert!(most <= 8, "{most} homes for one message at a time");
+    drop((writer, reader));
+    assert_eq!(homes(), 0);
+}
+
+pub(crate) fn homes_of_large_messages_are_used_again() {
+    Ranks::start("send_many_large_messages", 1).all_succeed(PATIENCE);
 }
 
 /// Process: open queues and let go of them, in every order, with small and large messages under way.

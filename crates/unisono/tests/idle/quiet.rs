@@ -37,7 +37,7 @@ fn find(comm: &Communicator) {
     }
 }
 
-pub(crate) fn on_a_filtered_thread(part: impl FnOnce() + Send + 'static) {
+fn on_a_filtered_thread(part: impl FnOnce() + Send + 'static) {
     let thread = std::thread::spawn(|| {
         system::kill_on_waits_and_wakes();
         part();

@@ -103,15 +103,21 @@ pub(crate) fn another_user_is_refused() {
     assert_eq!(writer.readers()[0].presence, Presence::Awaited);
 }
 
+/// Process: make a queue with a socket file, and be killed.
+pub(crate) fn leave_a_socket_file() {
+    let _writer = Writer::builder().create().expect("a queue");
+    harness::kill_myself();
+}
+
 pub(crate) fn a_killed_writers_socket_file_goes_with_the_next_queue() {
     let directory = Scratch::new("queue-file");
-    let left = format!("unisono-queue-{}.sock", "0a".repeat(16));
-    let path = std::path::Path::new(directory.path()).join(&left);
-    drop(std::os::unix::net::UnixListener::bind(path).expect("a socket file")); // It stays, as after a kill.
-    assert_eq!(directory.entries(), std::slice::from_ref(&left));
+    let killed = harness::Ranks::of("leave_a_socket_file", 1).env("UNISONO_DIR", directory.path()).start();
+    assert!(killed.wait_all(PATIENCE)[0].was_killed());
+    let left = directory.entries();
+    assert_eq!(left.len(), 1, "{left:?}");
     let first = Writer::builder().directory(directory.path()).create().expect("a queue");
     let own = directory.entries();
-    assert!(own.len() == 1 && own[0] != left, "{own:?}");
+    assert!(own.len() == 1 && own != left, "{own:?}");
     let second = Writer::builder().directory(directory.path()).create().expect("a queue");
     assert!(
         directory.entries().len() == 2 && directory.entries().contains(&own[0]),

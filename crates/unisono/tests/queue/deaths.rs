@@ -14,13 +14,13 @@ const GIB: usize = 1 << 30;
 pub(crate) fn send_or_receive_until_the_end() {
     let me = common::own_number();
     let victim = number("VICTIM") == me;
-    let delay = Duration::from_millis(number("DELAY_MS") as u64);
+    let delay = Duration::from_millis(number(if victim { "DELAY_MS" } else { "OTHERS_DELAY_MS" }) as u64);
     let bytes = number("BYTES");
     let mut held = vec![0u8; if victim && std::env::var_os("WITH_MEMORY").is_some() { GIB } else { 0 }];
     held.chunks_mut(4096).for_each(|page| page[0] = 1);
     let before = || {
+        std::thread::sleep(delay);
         if victim {
-            std::thread::sleep(delay);
             faults::tell_time("enters");
         }
     };
@@ -57,7 +57,8 @@ struct Death<'a> {
     readers: usize,
     point: &'a str,
     pass: usize,
-    delay_ms: u64,
+    /// How long the victim does something else before each call, and the others.
+    delays_ms: [u64; 2],
     bytes: usize,
     with_memory: bool,
 }
@@ -69,7 +70,8 @@ impl Death<'_> {
         let (builder, _directory) = processes("send_or_receive_until_the_end", readers);
         let mut builder = builder
             .env("VICTIM", &victim.to_string())
-            .env("DELAY_MS", &self.delay_ms.to_string())
+            .env("DELAY_MS", &self.delays_ms[0].to_string())
+            .env("OTHERS_DELAY_MS", &self.delays_ms[1].to_string())
             .env("BYTES", &self.bytes.to_string())
             .env_for(victim, "UNISONO_FAULT", &format!("{point}@{pass}"));
         if self.with_memory {
@@ -112,56 +114,77 @@ impl Death<'_> {
     }
 }
 
-pub(crate) fn a_reader_killed_at_any_step_is_named_to_the_writer() {
+/// Kill a process at each of the steps, in small and in large company; says what was measured.
+fn die_at_each(who: &str, steps: &[(&str, usize, [u64; 2], usize)]) {
     let mut slowest = 0.0f64;
-    // While it reads, as it gives room back, asleep for messages, and slow, while the writer waits for room.
-    let steps = [
-        ("read", 40, 0, 100),
-        ("passed", 40, 0, 100),
-        ("read", 3, 30, 40_000),
-        ("passed", 3, 30, 40_000),
-        ("read", 2, 20, 100_000),
-        // Between taking out that the writer sleeps and waking it.
-        ("waking", 2, 30, 12_000),
-    ];
-    for (index, (point, pass, delay_ms, bytes)) in steps.into_iter().enumerate() {
+    for (index, (point, pass, delays_ms, bytes)) in steps.iter().copied().enumerate() {
         for readers in [1, 3] {
-            let victim = 1 + index % readers;
-            slowest = slowest
-                .max(Death { victim, readers, point, pass, delay_ms, bytes, with_memory: false }.happens());
+            let victim = if who == "writers" { 0 } else { 1 + index % readers };
+            let death = Death { victim, readers, point, pass, delays_ms, bytes, with_memory: false };
+            slowest = slowest.max(death.happens());
         }
     }
-    note(&format!("readers killed: the writer knew after {slowest:.2} ms at the latest"));
+    note(&format!("{who} killed: told after {slowest:.2} ms at the latest"));
+}
+
+pub(crate) fn a_reader_killed_at_any_step_is_named_to_the_writer() {
+    const IN_THE_RING: usize = 100;
+    const FILLS_THE_RING: usize = 12_000;
+    const LARGE: usize = 100_000;
+    let steps = [
+        // With a message in hand, before and as it gives the room back.
+        ("taken", 40, [0, 0], IN_THE_RING),
+        ("read", 40, [0, 0], IN_THE_RING),
+        ("passed", 40, [0, 0], IN_THE_RING),
+        // Asleep, for messages that come seldom.
+        ("asleep", 6, [0, 5], IN_THE_RING),
+        // Slow, while the writer sleeps because there is no room.
+        ("taken", 3, [30, 0], FILLS_THE_RING),
+        ("read", 3, [30, 0], FILLS_THE_RING),
+        ("passed", 3, [30, 0], FILLS_THE_RING),
+        // With a large message in hand, whose memory is its writer's.
+        ("taken", 2, [20, 0], LARGE),
+        ("read", 2, [20, 0], LARGE),
+        ("passed", 2, [20, 0], LARGE),
+        // Between taking out that the writer sleeps and waking it.
+        ("waking", 2, [30, 0], FILLS_THE_RING),
+    ];
+    die_at_each("readers", &steps);
 }
 
 pub(crate) fn a_writer_killed_at_any_step_is_named_to_every_reader() {
-    let mut slowest = 0.0f64;
+    const IN_THE_RING: usize = 100;
+    const FILLS_THE_RING: usize = 12_000;
+    const LARGE: usize = 100_000;
     let steps = [
-        ("reserved", 50, 0, 100),
-        ("written", 50, 0, 100),
-        ("published", 50, 0, 100),
-        ("written", 3, 30, 100),
-        ("published", 3, 30, 100_000),
+        ("reserved", 50, [0, 0], IN_THE_RING),
+        ("written", 50, [0, 0], IN_THE_RING),
+        ("published", 50, [0, 0], IN_THE_RING),
+        // While all readers sleep.
+        ("reserved", 3, [30, 0], IN_THE_RING),
+        ("written", 3, [30, 0], IN_THE_RING),
+        ("published", 3, [30, 0], IN_THE_RING),
+        // Asleep, because there is no room.
+        ("asleep", 3, [0, 2], FILLS_THE_RING),
+        // When the first reader has been told of a large message's memory; before it is written; with it.
+        ("told", 1, [20, 0], LARGE),
+        ("reserved", 3, [20, 0], LARGE),
+        ("written", 3, [20, 0], LARGE),
+        ("published", 3, [20, 0], LARGE),
         // Between taking out that a reader sleeps and waking it; the first of these are of the meeting.
-        ("waking", 40, 10, 100),
+        ("waking", 40, [10, 0], IN_THE_RING),
     ];
-    for (point, pass, delay_ms, bytes) in steps {
-        for readers in [1, 3] {
-            slowest = slowest.max(
-                Death { victim: 0, readers, point, pass, delay_ms, bytes, with_memory: false }.happens(),
-            );
-        }
-    }
-    note(&format!("writers killed: every reader knew after {slowest:.2} ms at the latest"));
+    die_at_each("writers", &steps);
 }
 
 pub(crate) fn a_death_is_told_in_time_though_the_dead_held_a_gibibyte() {
     let mut slowest = 0.0f64;
     for (victim, point) in [(0, "published"), (1, "passed")] {
-        let death = Death { victim, readers: 2, point, pass: 3, delay_ms: 20, bytes: 100, with_memory: true };
+        let death =
+            Death { victim, readers: 2, point, pass: 3, delays_ms: [20, 0], bytes: 100, with_memory: true };
         slowest = slowest.max(death.happens());
     }
-    note(&format!("holders of 1 GiB killed: known after {slowest:.2} ms at the latest"));
+    note(&format!("holders of 1 GiB killed: told after {slowest:.2} ms at the latest"));
 }
 
 /// Process: the writer sends some messages, one of them large, and dies; the reader begins to read after that.

@@ -8,8 +8,32 @@ use crate::common::{self, Dice, PATIENCE, number, processes};
 use crate::faults::note;
 use crate::harness;
 
-/// The length of message `index`: log-uniform up to `longest`.
-fn length_of(index: u64, longest: u64) -> usize {
+/// What is exchanged, in one queue: messages that are copied through the ring, among them some that may be too large for it,
+/// and a few that are huge.
+const SMALL: u64 = 1_000_000;
+const MEDIUM: u64 = 2000;
+const HUGE: u64 = 50;
+const LONGEST_SMALL: u64 = 64 << 10;
+const LONGEST_MEDIUM: u64 = 4 << 20;
+const HUGE_BYTES: usize = 64 << 20;
+
+/// The length of message `index` of a mixture: the huge and the medium are spread evenly over the others.
+fn length_of(index: u64) -> usize {
+    const LARGER: u64 = MEDIUM + HUGE;
+    const ALL: u64 = SMALL + LARGER;
+    let larger_before = |index: u64| index * LARGER / ALL;
+    let before = larger_before(index);
+    if larger_before(index + 1) == before {
+        log_uniform(index, LONGEST_SMALL)
+    } else if before % (LARGER / HUGE) == LARGER / HUGE - 1 {
+        HUGE_BYTES
+    } else {
+        log_uniform(index, LONGEST_MEDIUM)
+    }
+}
+
+/// A length below `longest`, each order of magnitude as likely as any other.
+fn log_uniform(index: u64, longest: u64) -> usize {
     let mut dice = Dice::new(index + 1);
     dice.roll();
     let bits = 64 - u64::leading_zeros(longest) as u64;
@@ -39,10 +63,10 @@ fn assert_is(message: &Message<'_>, index: u64, buffer: &mut [u8]) {
 
 /// Process: write or read messages of random sizes, readers at random speeds.
 pub(crate) fn exchange_random_messages() {
-    let (count, longest) = (number("COUNT") as u64, number("LONGEST") as u64);
+    let count = number("COUNT") as u64;
     let me = common::own_number();
     let mut dice = Dice::new(me as u64 + 99);
-    let mut buffer = vec![0; longest as usize];
+    let mut buffer = vec![0; HUGE_BYTES];
     let dawdle = |dice: &mut Dice| match dice.below(20_000) {
         0 => std::thread::sleep(Duration::from_micros(dice.below(3000))),
         1..=20 => std::thread::yield_now(),
@@ -55,7 +79,7 @@ pub(crate) fn exchange_random_messages() {
             writer.wait_until_ready(PATIENCE).expect("all come");
         }
         for index in 0..count {
-            let bytes = length_of(index, longest);
+            let bytes = length_of(index);
             if dice.below(2) == 0 {
                 fill(&mut buffer[..bytes], index);
                 writer.send(&buffer[..bytes]).expect("all live");
@@ -74,7 +98,7 @@ pub(crate) fn exchange_random_messages() {
     let mut reader = common::open(me - 1);
     for index in 0..count {
         let message = reader.recv().unwrap_or_else(|error| panic!("message {index}: {error}"));
-        assert_eq!(message.len(), length_of(index, longest), "message {index}");
+        assert_eq!(message.len(), length_of(index), "message {index}");
         assert_is(&message, index, &mut buffer);
         drop(message);
         dawdle(&mut dice);
@@ -83,25 +107,17 @@ pub(crate) fn exchange_random_messages() {
     assert!(matches!(end, unisono::queue::Error::PeerLeft { .. }), "{end}");
 }
 
-fn exchange(readers: usize, count: u64, longest: u64) {
+pub(crate) fn every_reader_gets_every_message_whole_and_in_order() {
+    const READERS: usize = 4;
+    let lengths = |count: u64| (0..count).map(length_of);
+    let all = SMALL + MEDIUM + HUGE;
+    assert_eq!(lengths(all).filter(|bytes| *bytes == HUGE_BYTES).count() as u64, HUGE);
     let start = Instant::now();
-    let count = if harness::quick() { count / 50 + 1 } else { count };
-    let (builder, _directory) = processes("exchange_random_messages", readers);
-    let processes = builder.env("COUNT", &count.to_string()).env("LONGEST", &longest.to_string()).start();
-    processes.all_succeed(PATIENCE * 4);
-    note(&format!("{count} messages up to {longest} bytes to {readers} readers in {:.1?}", start.elapsed()));
-}
-
-pub(crate) fn every_reader_gets_every_message_in_order() {
-    exchange(4, 1_000_000, 64 << 10);
-}
-
-pub(crate) fn messages_larger_than_the_ring_allows_arrive_in_order_with_the_others() {
-    exchange(4, 2_000, 4 << 20);
-}
-
-pub(crate) fn very_large_messages_arrive() {
-    exchange(2, 50, 64 << 20);
+    let count = if harness::quick() { all / HUGE } else { all };
+    let (builder, _directory) = processes("exchange_random_messages", READERS);
+    builder.env("COUNT", &count.to_string()).start().all_succeed(PATIENCE * 4);
+    let (gibibytes, took) = (lengths(count).sum::<usize>() as f64 / (1u64 << 30) as f64, start.elapsed());
+    note(&format!("{count} messages, {gibibytes:.1} GiB, to {READERS} readers in {took:.1?}"));
 }
 
 /// Process: messages of every length around the places where something changes, through the smallest ring.

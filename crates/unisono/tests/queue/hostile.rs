@@ -145,3 +145,32 @@ pub(crate) fn both_sides_survive_whatever_the_other_writes() {
         note(&format!("process {attacker} scribbles: {}", told.join("; ")));
     }
 }
+
+/// Process: a reader that says it is where it was before.
+pub(crate) fn go_back() {
+    /// What such a message takes of the ring, and where in its page a reader says how far it is.
+    const RECORD: u64 = 208;
+    const POSITION_AT: u64 = 128;
+    let mut writer = Writer::builder().ring_bytes(4096).create().expect("a queue");
+    let mut reader = Reader::open(writer.handle(), 0).expect("the writer is here");
+    let mut send = |count: u32| (0..count).try_for_each(|_| writer.send_within(&[0; 200], DEADLINE));
+    send(19).expect("there is room");
+    (0..8).for_each(|_| drop(reader.recv().expect("it is there")));
+    send(4).expect("there is room, since the writer looks where the reader is");
+    let own_memory = std::fs::OpenOptions::new().read(true).write(true).open("/proc/self/mem");
+    let own_memory = own_memory.expect("it can be written");
+    let says = |start: u64| {
+        let mut bytes = [0; 8];
+        own_memory.read_exact_at(&mut bytes, start + POSITION_AT).expect("it is mapped");
+        u64::from_le_bytes(bytes)
+    };
+    let pages: Vec<u64> = memories().into_iter().map(|(start, _)| start).collect();
+    let page = pages.into_iter().find(|start| says(*start) == 8 * RECORD).expect("the reader's page");
+    own_memory.write_at(&u64::to_le_bytes(7 * RECORD), page + POSITION_AT).expect("it is mapped");
+    let told = send(100).expect_err("nobody goes back");
+    assert!(matches!(told, Error::PeerBroken { rank: 0, .. }), "{told}");
+}
+
+pub(crate) fn a_reader_that_goes_back_is_trusted_no_more() {
+    harness::Ranks::start("go_back", 1).all_succeed(PATIENCE);
+}

@@ -5,9 +5,11 @@
 #[macro_use]
 mod faults;
 
+mod claiming;
 mod claims;
 mod common;
 mod deaths;
+mod doors;
 mod exchange;
 #[path = "../harness/mod.rs"]
 mod harness;
@@ -17,15 +19,19 @@ mod waits;
 const SCENARIOS: &[harness::Named] = named! {
     exchange::{exchange_random_messages, exchange_every_length}
     deaths::{send_or_receive_until_the_end, consume_after_the_death, go_on_or_await}
-    claims::{claim_one_rank_twice, open_as_another_user}
-    hostile::{work_at_a_queue_while_somebody_scribbles}
+    claims::{claim_one_rank_twice, open_as_another_user, leave_a_socket_file}
+    claiming::{
+        claim_a_rank_whose_claimant_died,
+        come_in_to_a_writer_that_dies,
+        wait_for_readers_of_which_one_dies,
+    }
+    doors::{work_beside_a_stopped_reader, come_to_a_writer_without_descriptors, receive_without_descriptors}
+    hostile::{work_at_a_queue_while_somebody_scribbles, go_back}
 };
 
 const PROMISES: &[harness::Named] = named! {
     exchange::{
-        every_reader_gets_every_message_in_order,
-        messages_larger_than_the_ring_allows_arrive_in_order_with_the_others,
-        very_large_messages_arrive,
+        every_reader_gets_every_message_whole_and_in_order,
         messages_of_every_length_pass_the_smallest_ring,
     }
     deaths::{
@@ -45,6 +51,17 @@ const PROMISES: &[harness::Named] = named! {
         a_reader_that_left_may_come_back,
         a_forked_child_is_told_and_its_parent_goes_on,
     }
+    claiming::{
+        a_reader_killed_as_it_comes_in_takes_nothing_with_it,
+        a_writer_killed_as_it_lets_a_reader_in_is_told_to_both,
+        a_reader_killed_before_all_are_ready_is_named,
+    }
+    doors::{
+        a_stopped_reader_delays_nobody_and_misses_nothing,
+        a_crowd_of_strangers_keeps_no_reader_out,
+        a_writer_without_descriptors_rests_and_lets_in_when_it_has_some,
+        a_large_message_that_cannot_arrive_is_told_and_is_no_death,
+    }
     waits::{
         time_outs_are_exact_and_name_who_was_waited_for,
         a_rank_that_never_comes_is_named,
@@ -52,10 +69,11 @@ const PROMISES: &[harness::Named] = named! {
         cancelling_and_shutting_down_end_every_wait_on_both_sides,
         a_side_that_leaves_ends_the_other_sides_waits,
         a_message_that_does_not_fit_its_buffer_stays_the_next,
+        who_panics_with_a_message_in_hand_keeps_no_room,
         a_gather_names_the_missing_and_never_mixes_rounds,
         a_stall_is_explained_in_the_log_and_idleness_is_not,
     }
-    hostile::{both_sides_survive_whatever_the_other_writes}
+    hostile::{both_sides_survive_whatever_the_other_writes, a_reader_that_goes_back_is_trusted_no_more}
 };
 
 fn main() {

@@ -171,6 +171,20 @@ pub(crate) fn a_message_that_does_not_fit_its_buffer_stays_the_next() {
     assert_eq!(reader.recv().expect("it is there").to_vec(), b"after");
 }
 
+pub(crate) fn who_panics_with_a_message_in_hand_keeps_no_room() {
+    let (mut writer, mut reader) = pair();
+    for round in 0..50u8 {
+        writer.send_within(&[round; 1000], SLACK).expect("there is room again");
+        let panics = std::panic::AssertUnwindSafe(|| {
+            let message = reader.recv().expect("it is there");
+            assert_eq!(message.to_vec(), [round; 1000]);
+            // Without the message that a panic prints.
+            std::panic::resume_unwind(Box::new("in its user's code"));
+        });
+        assert!(std::panic::catch_unwind(panics).is_err());
+    }
+}
+
 pub(crate) fn a_gather_names_the_missing_and_never_mixes_rounds() {
     let mut workers: Vec<Writer> =
         (0..3).map(|rank| Writer::builder().rank(rank + 10).create().expect("a queue")).collect();
