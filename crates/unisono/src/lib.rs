@@ -42,6 +42,7 @@ mod registered;
 pub mod segment;
 mod socket_file;
 mod team;
+mod words;
 
 pub use call::{Algorithm, Call, Operation, Place};
 pub use communicator::{Builder, Communicator, DEFAULT_TIMEOUT, Exchange, Pending, Raw, Scope};

@@ -5,5 +5,6 @@ pub(crate) mod bench;
 pub(crate) mod death;
 pub(crate) mod doctor;
 mod machine;
+pub(crate) mod ps;
 mod queue;
 pub(crate) mod run;

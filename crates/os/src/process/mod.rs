@@ -9,12 +9,14 @@ mod fork;
 mod priority;
 mod session;
 mod signal;
+mod state;
 
 pub use child::{ChildSetup, prepare_child};
 pub use fork::fork_sleeping_child;
 pub use priority::{PriorityRaised, raise_priority};
 pub use session::{in_its_own_session, session};
 pub use signal::{Signal, SignalWatch};
+pub use state::{ProcessState, state};
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;

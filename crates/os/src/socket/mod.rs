@@ -8,11 +8,13 @@
 mod address;
 mod connection;
 mod listener;
+mod listening;
 mod sweep;
 
 pub use address::Address;
 pub use connection::{Connection, Credentials, MOST_DESCRIPTORS, Message, Received};
 pub use listener::{Listener, holder_of};
+pub use listening::listening;
 pub use sweep::sweep;
 
 use crate::OsError;

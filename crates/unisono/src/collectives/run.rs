@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use parking_lot::MutexGuard;
+use unisono_os::clock;
 use unisono_protocol::{Ended, Halt};
 
 use crate::call::Call;
@@ -90,6 +91,8 @@ impl<'g> Run<'g> {
         }
         let history = self.steps.history;
         self.steps.taken.publish(arrival, history, &Waker);
+        // While the line that was published is on its way to its readers, for whom this rank will wait.
+        self.members.own().header().latest.note_step(clock::coarse_nanoseconds());
         counts::step_published();
         fault::reach("after_publish");
     }

@@ -12,6 +12,7 @@ pub(crate) mod backend;
 pub(crate) mod backlog;
 pub(crate) mod cause;
 pub(crate) mod header;
+pub(crate) mod inquiry;
 pub(crate) mod layout;
 pub(crate) mod loopback;
 pub(crate) mod members;
@@ -260,7 +261,9 @@ impl Group {
     pub(crate) fn note_transfer(&self, call: Call) -> u64 {
         let mut transfers = self.transfers.lock();
         *transfers += 1;
-        self.members.own().header().transfers.begin(*transfers, call.pack());
+        let shown = &self.members.own().header().transfers;
+        shown.begin(*transfers, call.pack());
+        shown.note_step(unisono_os::clock::coarse_nanoseconds());
         *transfers
     }
 

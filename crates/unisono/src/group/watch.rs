@@ -1,8 +1,8 @@
 //! Knowing who is alive: two threads per process that sleep in the kernel until a peer dies.
 //!
 //! The **marker** (see [`crate::marker`]) lets the peers know of this process's death and sleeps on the words that they
-//! hold for this process. The **watcher** sleeps on the peers' pidfds, on the sockets to ranks that have none, and on
-//! the door, where it turns latecomers away. Whichever
+//! hold for this process. The **watcher** sleeps on the peers' pidfds, on the sockets to ranks that have none, on
+//! the door, where it turns latecomers away, and at the [desk](Desk), where it says how things stand. Whichever
 //! hears first tells every group that the dead process belongs to. Knowledge is per pair of processes: sub-groups
 //! share their parent's.
 //!
@@ -11,12 +11,13 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use unisono_os::poll::{self, Waker};
 use unisono_os::socket::Connection;
 
+use super::inquiry::{Desk, GroupSeen};
 use super::members::Members;
 use super::rendezvous::door::Door;
 use crate::background::Background;
@@ -26,8 +27,21 @@ use crate::marker::{Marker, Mortal};
 /// How long the watcher may take to close the door.
 const CLOSING_TAKES: Duration = Duration::from_secs(1);
 
-/// A group that wants to know, with the rank in it of each process, by that process's rank in the founding group.
-type Told = (Weak<Members>, Vec<Option<usize>>);
+/// A group that wants to know.
+#[derive(Debug)]
+struct Told {
+    members: Weak<Members>,
+    /// The rank in it of each process, by that process's rank in the founding group.
+    ranks: Vec<Option<usize>>,
+    name: GroupName,
+}
+
+/// What a group is called, for people, and the number that no other group has.
+#[derive(Clone, Debug)]
+pub(crate) struct GroupName {
+    pub(crate) name: String,
+    pub(crate) nonce: u64,
+}
 
 /// What the threads and their owner share.
 #[derive(Debug, Default)]
@@ -65,12 +79,20 @@ impl Shared {
         self.dead.fetch_or(1 << process, Ordering::AcqRel);
         let groups: Vec<(Arc<Members>, usize)> = {
             let mut groups = self.groups.lock();
-            groups.retain(|(members, _)| members.strong_count() > 0);
-            groups.iter().filter_map(|(members, ranks)| Some((members.upgrade()?, ranks[process]?))).collect()
+            groups.retain(|told| told.members.strong_count() > 0);
+            groups.iter().filter_map(|told| Some((told.members.upgrade()?, told.ranks[process]?))).collect()
         };
         for (members, rank) in groups {
             members.note_death(rank);
         }
+    }
+
+    /// How the groups stand in which this process still takes part.
+    fn seen(&self) -> Vec<GroupSeen> {
+        let mut groups = self.groups.lock();
+        groups.retain(|told| told.members.strong_count() > 0);
+        let seen = |told: &Told| GroupSeen::of(&*told.members.upgrade()?, &told.name.name, told.name.nonce);
+        groups.iter().filter_map(seen).collect()
     }
 }
 
@@ -97,15 +119,18 @@ impl Liveness {
     pub(crate) fn start(
         marker: Marker,
         founders: Arc<Members>,
+        name: GroupName,
         lifelines: Vec<Lifeline>,
         door: Option<Door>,
+        desk: Desk,
     ) -> Result<Arc<Liveness>> {
         let shared = Arc::<Shared>::default();
-        let everybody = (0..founders.world).map(Some).collect();
-        shared.groups.lock().push((Arc::downgrade(&founders), everybody));
+        let ranks = (0..founders.world).map(Some).collect();
+        shared.groups.lock().push(Told { members: Arc::downgrade(&founders), ranks, name });
         let waker = Arc::new(Waker::new().map_err(Error::os("making the watcher's wake-up"))?);
         let (watched, wake) = (Arc::clone(&shared), Arc::clone(&waker));
-        let watcher = Background::spawn("unisono-watch", move || watch(&watched, &wake, lifelines, door))?;
+        let watcher =
+            Background::spawn("unisono-watch", move || watch(&watched, &wake, lifelines, door, desk))?;
         for rank in (0..founders.world).filter(|rank| *rank != founders.rank) {
             let (founders, shared) = (Arc::clone(&founders), Arc::clone(&shared));
             marker.listen_for(Arc::new(Founder { founders, rank, shared }));
@@ -125,9 +150,10 @@ impl Liveness {
     }
 
     /// Tell this sub-group, too: `ranks` has, for each process of the founding group, its rank in the sub-group.
-    pub(crate) fn also_tell(&self, members: &Arc<Members>, ranks: Vec<Option<usize>>) {
+    pub(crate) fn also_tell(&self, members: &Arc<Members>, name: GroupName, ranks: Vec<Option<usize>>) {
         let shared = &self.shared;
-        shared.groups.lock().push((Arc::downgrade(members), ranks.clone()));
+        let told = Told { members: Arc::downgrade(members), ranks: ranks.clone(), name };
+        shared.groups.lock().push(told);
         // Who died before the group was known to the threads is told here.
         let dead = shared.dead.load(Ordering::Acquire);
         for (process, rank) in ranks.iter().enumerate() {
@@ -138,8 +164,14 @@ impl Liveness {
     }
 }
 
-/// The watcher's life: sleep on pidfds, sockets and the door until told to stop.
-fn watch(shared: &Shared, waker: &Waker, mut lifelines: Vec<Lifeline>, mut door: Option<Door>) {
+/// The watcher's life: sleep on pidfds, sockets, the door and the desk until told to stop.
+fn watch(
+    shared: &Shared,
+    waker: &Waker,
+    mut lifelines: Vec<Lifeline>,
+    mut door: Option<Door>,
+    mut desk: Desk,
+) {
     // Acquire: pairs with the release in `Liveness::drop`.
     while !shared.stop_watcher.load(Ordering::Acquire) {
         let mut descriptors = vec![waker.as_fd()];
@@ -150,7 +182,10 @@ fn watch(shared: &Shared, waker: &Waker, mut lifelines: Vec<Lifeline>, mut door:
         }
         let doors = descriptors.len();
         descriptors.extend(door.iter().flat_map(Door::latecomers));
-        let patience = door.as_ref().and_then(Door::patience_ends);
+        let desks = descriptors.len();
+        descriptors.extend(desk.descriptors());
+        let patience = [door.as_ref().and_then(Door::patience_ends), desk.patience_ends()];
+        let patience = patience.into_iter().flatten().min();
         let ready = match poll::until_readable(&descriptors, patience) {
             Ok(ready) => ready,
             Err(error) => {
@@ -178,9 +213,15 @@ fn watch(shared: &Shared, waker: &Waker, mut lifelines: Vec<Lifeline>, mut door:
             at += usize::from(lifeline.descriptor().is_some());
             if is_cut {
                 shared.tell(lifeline.rank);
+                desk.sweep();
             }
             !is_cut
         });
+        // Deaths come first. Nobody at the desk, and no patience that has ended: nothing to do there.
+        let is_due = desk.patience_ends().is_some_and(|until| Instant::now() >= until);
+        if is_due || ready[desks..].iter().any(|ready| ready.any()) {
+            desk.serve(|| shared.seen());
+        }
     }
 }
 

@@ -6,6 +6,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// The result of everything in this module that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -28,7 +30,8 @@ impl fmt::Display for Role {
 }
 
 /// What is known of a reader's process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Presence {
     /// Nobody has claimed the rank yet.
@@ -44,7 +47,7 @@ pub enum Presence {
 }
 
 /// One reader, as its writer sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ReaderStatus {
     /// Its rank.

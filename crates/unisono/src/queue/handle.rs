@@ -15,6 +15,9 @@ use crate::socket_file;
 /// Changes whenever a reader of an older version could not use the handle.
 const VERSION: u32 = 1;
 
+/// What the abstract names begin with at which writers listen.
+pub(crate) const PREFIX: &str = "unisono-queue/";
+
 /// Where a queue is and who may read it.
 ///
 /// ```
@@ -52,7 +55,7 @@ impl Handle {
         directory: Option<&std::path::Path>,
     ) -> Handle {
         let name = name_of(nonce);
-        let mut addresses = vec![At::Abstract(format!("unisono-queue/{name}").into_bytes())];
+        let mut addresses = vec![At::Abstract(format!("{PREFIX}{name}").into_bytes())];
         addresses.extend(directory.map(|directory| At::File(socket_file::of_queue(directory, &name))));
         Handle {
             version: VERSION,

@@ -17,7 +17,7 @@ use super::error::{Error, Result};
 use super::hall::{Guest, Hall, MortalGuest, Occupant, Why};
 use super::handle::Handle;
 use super::memory::ReaderMemory;
-use super::messages::{self, Admitted, Message, Refusal};
+use super::messages::{self, Admitted, Message, QueueSeen, Refusal};
 use crate::marker::Marker;
 use crate::socket_file;
 
@@ -208,10 +208,10 @@ impl Host {
 
     /// A stranger has something to say: let it in, or turn it away with the reason.
     fn hear(&self, stranger: Connection) {
-        let Ok(Some((Message::Hello { version, nonce, rank }, packet))) =
-            messages::receive(&stranger, Some(Instant::now()))
-        else {
-            return; // It left, or is no reader.
+        let (version, nonce, rank, packet) = match messages::receive(&stranger, Some(Instant::now())) {
+            Ok(Some((Message::Hello { version, nonce, rank }, packet))) => (version, nonce, rank, packet),
+            Ok(Some((Message::Question, _))) => return self.tell_how_things_stand(&stranger),
+            _ => return, // It left, or is no reader.
         };
         let checked = self.check(&stranger, version, nonce, rank, packet.descriptors);
         let refused = match checked {
@@ -223,6 +223,19 @@ impl Host {
             // If it has gone by now, nobody needs the answer.
             let _ = messages::send(&stranger, &Message::Refused(refusal), &[], Some(Instant::now()));
         }
+    }
+
+    /// Whoever asks and does not listen goes without an answer.
+    fn tell_how_things_stand(&self, stranger: &Connection) {
+        let seen = Message::Seen(QueueSeen {
+            name: self.handle.name(),
+            writer_rank: self.handle.writer_rank() as u64,
+            pid: process::pid(),
+            messages: self.hall.stand().1,
+            ring_bytes: self.hall.memory.ring_bytes(),
+            readers: self.hall.statuses(|_| true),
+        });
+        let _ = messages::send(stranger, &seen, &[], Some(Instant::now()));
     }
 
     /// Whether a stranger may have the rank: who it is, what it brought, and that nobody else has it.

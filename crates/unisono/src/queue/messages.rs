@@ -9,20 +9,21 @@
 //!                                               ◄──  Retired {number}                     … is needed no more
 //! ```
 //!
+//! Somebody who is no reader may ask how things stand (`Question`), is told (`Seen`), and that is all.
+//!
 //! The socket stays open for as long as both live.
 
-use std::os::fd::BorrowedFd;
-use std::time::Instant;
-
 use serde::{Deserialize, Serialize};
-use unisono_os::socket::{Connection, Message as Packet, Received, SocketError};
+
+use super::error::ReaderStatus;
+use crate::words::Language;
+pub(super) use crate::words::{receive, send};
 
 /// Changes whenever a message or the layout of the memory does.
 pub(super) const VERSION: u32 = 1;
-const LONGEST: usize = 4096;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Message {
+pub(crate) enum Message {
     /// The sender wants to be reader `rank`; with its memory, and its pidfd if it has one.
     Hello {
         version: u32,
@@ -42,11 +43,25 @@ pub(super) enum Message {
     Retired {
         number: u64,
     },
+    /// From somebody who is no reader: how do things stand?
+    Question,
+    Seen(QueueSeen),
+}
+
+/// A queue as its writer sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct QueueSeen {
+    pub(crate) name: String,
+    pub(crate) writer_rank: u64,
+    pub(crate) pid: u32,
+    pub(crate) messages: u64,
+    pub(crate) ring_bytes: u64,
+    pub(crate) readers: Vec<ReaderStatus>,
 }
 
 /// What a reader needs to know.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Admitted {
+pub(crate) struct Admitted {
     /// Which of the writer's death words is for this reader.
     pub(super) seat: usize,
     pub(super) ring_bytes: u64,
@@ -60,37 +75,49 @@ pub(super) struct Admitted {
 
 /// Why a reader is turned away.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Refusal {
+pub(crate) enum Refusal {
     Taken { pid: u32 },
     Other { problem: String },
 }
 
-/// Send a message.
-pub(super) fn send(
-    connection: &Connection,
-    message: &Message,
-    descriptors: &[BorrowedFd<'_>],
-    deadline: Option<Instant>,
-) -> Result<(), SocketError> {
-    let bytes = postcard::to_stdvec(message).map_err(|_| SocketError::MessageTooLong { allowed: LONGEST })?;
-    connection.send(&bytes, descriptors, deadline)
+impl Language for Message {
+    const LONGEST: usize = 8 * 1024;
+
+    /// A refusal to go on.
+    fn not_understood(problem: String) -> Self {
+        Message::Refused(Refusal::Other { problem: format!("it {problem}") })
+    }
 }
 
-/// Receive a message; `None` if the other side has gone. What cannot be understood is a refusal to go on.
-pub(super) fn receive(
-    connection: &Connection,
-    deadline: Option<Instant>,
-) -> Result<Option<(Message, Packet)>, SocketError> {
-    match connection.receive(LONGEST, deadline)? {
-        Received::Closed => Ok(None),
-        Received::Message(packet) => {
-            let message = postcard::from_bytes(&packet.bytes).unwrap_or_else(|error| {
-                let problem = format!(
-                    "it sent a message that cannot be understood ({error}): is it another version of unisono?"
-                );
-                Message::Refused(Refusal::Other { problem })
-            });
-            Ok(Some((message, packet)))
-        }
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::queue::Presence;
+    use unisono_os::socket::Connection;
+
+    #[test]
+    fn the_fullest_answer_fits_a_message() {
+        let reader = ReaderStatus {
+            rank: usize::MAX,
+            pid: Some(u32::MAX),
+            presence: Presence::Broken,
+            lag_messages: u64::MAX,
+            lag_bytes: u64::MAX,
+            last_step: Some(Duration::from_nanos(u64::MAX)),
+        };
+        let seen = QueueSeen {
+            name: "01234567".to_string(),
+            writer_rank: u64::MAX,
+            pid: u32::MAX,
+            messages: u64::MAX,
+            ring_bytes: u64::MAX,
+            readers: vec![reader; super::super::memory::MOST_READERS],
+        };
+        let (here, there) = Connection::pair().unwrap();
+        send(&here, &Message::Seen(seen.clone()), &[], None).unwrap();
+        let arrived = receive::<Message>(&there, None).unwrap().unwrap().0;
+        assert_eq!(arrived, Message::Seen(seen));
     }
 }

@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use super::{Backend, Registered, Registration, Subgroup, draw_names};
 use crate::call::{Call, Operation};
 use crate::error::Result;
+use crate::group::inquiry::Desk;
 use crate::group::layout::DEATH_WORDS;
 use crate::group::members::Members;
 use crate::group::rendezvous::name::{DRAWN_BYTES, Meeting};
 use crate::group::rendezvous::{self, Invitation, Met, Purpose};
-use crate::group::watch::{Lifeline, Liveness};
+use crate::group::watch::{GroupName, Lifeline, Liveness};
 use crate::group::{Assembled, Group};
 use crate::marker::Marker;
 use crate::observe;
@@ -43,9 +44,11 @@ pub(crate) fn assemble(invitation: Invitation) -> Result<Assembled> {
         Some(marker) => marker,
         None => Marker::start(met.own.memory.as_fd(), DEATH_WORDS, world)?,
     };
+    let name = name_of(&invitation.meeting.label, &met);
     // Who cannot listen for deaths must not take part: the others learn that it has left.
-    let liveness =
-        Liveness::start(marker, Arc::clone(&members), lifelines, door).inspect_err(|_| members.leave())?;
+    let liveness = Desk::open(invitation.meeting.directory())
+        .and_then(|desk| Liveness::start(marker, Arc::clone(&members), name, lifelines, door, desk))
+        .inspect_err(|_| members.leave())?;
     let neighbours = Neighbours {
         liveness,
         founding_ranks: (0..world).collect(),
@@ -53,6 +56,10 @@ pub(crate) fn assemble(invitation: Invitation) -> Result<Assembled> {
         meeting: invitation.meeting.clone(),
     };
     Ok(assembled(invitation.meeting.label, met, members, neighbours))
+}
+
+fn name_of(label: &str, met: &Met) -> GroupName {
+    GroupName { name: label.to_string(), nonce: met.welcome.nonce }
 }
 
 fn assembled(name: String, met: Met, members: Arc<Members>, neighbours: Neighbours) -> Assembled {
@@ -107,7 +114,7 @@ impl Neighbours {
         let pids = subgroup.members.iter().map(|member| parent.members.pid(*member)).collect();
         let members = Arc::new(Members::new(subgroup.rank, pids, memories));
         let neighbours = self.neighbours_of(subgroup, invitation.meeting);
-        self.liveness.also_tell(&members, neighbours.ranks_by_founder());
+        self.liveness.also_tell(&members, name_of(&label, &met), neighbours.ranks_by_founder());
         // What is crowded stays crowded: the parent's other ranks want their cores, too.
         met.welcome.crowded |= parent.crowded;
         Ok(Some(assembled(label, met, members, neighbours)))

@@ -156,7 +156,8 @@ impl Door {
         let too_many = self.latecomers.len().saturating_sub(MOST_HEARD_OUT);
         for (index, (guest, until)) in std::mem::take(&mut self.latecomers).into_iter().enumerate() {
             // What it says is taken first: closing a socket on unread words would lose our answer, too.
-            let is_silent = messages::receive(&guest, Some(now)).is_err_and(|error| error.is_timed_out());
+            let is_silent =
+                messages::receive::<Message>(&guest, Some(now)).is_err_and(|error| error.is_timed_out());
             if is_silent && now < until && index >= too_many {
                 self.latecomers.push((guest, until));
             } else {

@@ -11,17 +11,14 @@
 //!                             ◄──  Go
 //! ```
 
-use std::os::fd::BorrowedFd;
-use std::time::Instant;
-
 use serde::{Deserialize, Serialize};
-use unisono_os::socket::{Connection, Message as Packet, Received, SocketError};
 
 use crate::parameters::Parameters;
+use crate::words::Language;
+pub(crate) use crate::words::{receive, send};
 
 /// Changes whenever a message or the layout of the memory does.
 pub(crate) const VERSION: u32 = 2;
-const LONGEST: usize = 64 * 1024;
 
 /// Who a rank is and where it runs.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -72,31 +69,11 @@ pub(crate) enum Message {
     },
 }
 
-/// Send a message.
-pub(crate) fn send(
-    connection: &Connection,
-    message: &Message,
-    descriptors: &[BorrowedFd<'_>],
-    deadline: Option<Instant>,
-) -> Result<(), SocketError> {
-    let bytes = postcard::to_stdvec(message).map_err(|_| SocketError::MessageTooLong { allowed: LONGEST })?;
-    connection.send(&bytes, descriptors, deadline)
-}
+impl Language for Message {
+    const LONGEST: usize = 64 * 1024;
 
-/// Receive a message; `None` if the other side has gone. What cannot be understood is a failure of the other side.
-pub(crate) fn receive(
-    connection: &Connection,
-    deadline: Option<Instant>,
-) -> Result<Option<(Message, Packet)>, SocketError> {
-    match connection.receive(LONGEST, deadline)? {
-        Received::Closed => Ok(None),
-        Received::Message(packet) => {
-            let message = postcard::from_bytes(&packet.bytes).unwrap_or_else(|error| Message::Failed {
-                problem: format!(
-                    "sent a message that cannot be understood ({error}): is it another version of unisono?"
-                ),
-            });
-            Ok(Some((message, packet)))
-        }
+    /// A failure of the other side.
+    fn not_understood(problem: String) -> Self {
+        Message::Failed { problem }
     }
 }

@@ -1,8 +1,7 @@
-//! Seeing from outside what ranks last did, also after they died.
+//! The supervisor: who started the ranks, and sees what they last did, also after they died.
 //!
-//! `unisono run` listens as a [`Supervisor`] and names itself to its ranks in [`SUPERVISOR_VARIABLE`]; each communicator
-//! hands it the memory that its peers see anyway. After a death the supervisor still holds that memory and reads the
-//! record of the rank's last call. It maps read-only and bounds what it reads like every peer.
+//! Each communicator hands it the memory that its peers see anyway. It maps read-only and bounds what it reads like every
+//! peer.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -16,8 +15,7 @@ use unisono_os::memfd;
 use unisono_os::poll::{self, Waker};
 use unisono_os::socket::{Address, Connection, Listener, Received};
 
-pub use crate::error::LastOperation;
-use crate::error::{Error, Result};
+use crate::error::{Error, LastOperation, Result};
 use crate::group::layout::Layout;
 use crate::group::members::last_operation_in;
 use crate::group::rendezvous::{Met, name::Meeting};
