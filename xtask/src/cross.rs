@@ -1,4 +1,4 @@
-//! Kernels, protocol, the operating system's surface and collectives as aarch64 programs, in an emulator.
+//! Kernels, protocol, the operating system's surface, collectives and queue as aarch64 programs, in an emulator.
 //!
 //! It proves the NEON kernels, the layout of what lies in shared memory, and the system calls of that
 //! architecture. It does not prove ordering: the emulator keeps the memory order of the machine it runs on, which
@@ -11,10 +11,11 @@ use crate::step::{self, Count};
 use crate::workspace::Workspace;
 
 /// What is run: arguments to `cargo test`, and to the test programs after `--`.
-const RUNS: [&[&str]; 3] = [
+const RUNS: [&[&str]; 4] = [
     &["--package", "unisono-kernels", "--package", "unisono-protocol", "--lib", "--tests"],
     &["--package", "unisono-os", "--lib", "--tests"],
-    &["--package", "unisono", "--test", "in_process", "--test", "processes"],
+    &["--package", "unisono", "--features", "fault-points", "--test", "in_process", "--test", "processes"],
+    &["--package", "unisono", "--features", "fault-points", "--test", "queue", "--test", "queue_in_process"],
 ];
 
 /// Runs the tests; a test that starts itself again finds the emulator in `UNISONO_TEST_RUNNER`.

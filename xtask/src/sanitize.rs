@@ -1,7 +1,7 @@
-//! The protocol and a group of ranks that are threads, under ThreadSanitizer.
+//! The protocol, and groups and queues between threads, under ThreadSanitizer.
 //!
 //! It sees a read or write that no release and acquire orders, which x86 would have forgiven. It cannot see across
-//! processes, hence the in-process group. The standard library is built along, from source: without its
+//! processes, hence the threads. The standard library is built along, from source: without its
 //! instrumentation every channel and every join inside it would look like a race.
 
 use anyhow::Result;
@@ -17,7 +17,7 @@ const FLAGS: &str = "-Zsanitizer=thread --cfg=rustix_use_libc";
 /// What is run: arguments to `cargo test`. No documentation tests, they would be linked without the sanitizer.
 const RUNS: [&[&str]; 2] = [
     &["--package", "unisono-protocol", "--lib", "--tests"],
-    &["--package", "unisono", "--test", "in_process"],
+    &["--package", "unisono", "--test", "in_process", "--test", "queue_in_process"],
 ];
 
 /// Runs the tests; a race that is found makes its test program, and so this part, fail.

@@ -114,6 +114,7 @@ fn messages_reach_every_reader_of_a_ring() {
 fn ends_and_newcomers_at_a_ring() {
     for _ in 0..RUNS {
         ring::an_end_reaches_who_waits();
+        ring::a_death_wakes_whom_the_dead_left_asleep(ring::News::WakesAll);
         ring::a_reader_comes_while_the_writer_writes(ring::Claim::ToldFirst);
     }
 }

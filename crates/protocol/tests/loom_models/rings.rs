@@ -2,7 +2,7 @@
 
 use crate::explore::explore;
 use crate::scenarios::machine::Space;
-use crate::scenarios::ring::{self, Claim};
+use crate::scenarios::ring::{self, Claim, News};
 
 #[test]
 fn a_record_that_is_seen_brings_its_contents() {
@@ -27,6 +27,11 @@ fn no_wake_up_is_lost_with_two_readers() {
 #[test]
 fn an_end_wakes_who_sleeps_and_loses_nothing() {
     explore(3, ring::an_end_reaches_who_waits);
+}
+
+#[test]
+fn a_death_wakes_whom_the_dead_left_asleep() {
+    explore(3, || ring::a_death_wakes_whom_the_dead_left_asleep(News::WakesAll));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use crate::scenarios::machine::Space;
 use crate::scenarios::migrate::Wanted;
 use crate::scenarios::push::Waits;
 use crate::scenarios::records::{self, Stopping};
-use crate::scenarios::ring::{self, Claim};
+use crate::scenarios::ring::{self, Claim, News};
 use crate::scenarios::swap::{Messages, Writers};
 use crate::scenarios::team::{self, Joining};
 use crate::scenarios::{broadcast, migrate, push, swap, window, words};
@@ -93,4 +93,11 @@ fn a_record_overwritten_before_it_was_read() {
 #[should_panic(expected = "message 0")]
 fn a_reader_that_comes_in_at_a_position_seen_too_early() {
     explore(3, || ring::a_reader_comes_while_the_writer_writes(Claim::PositionFirst));
+}
+
+/// A waker that dies between taking out that somebody sleeps and waking them leaves a sleeper behind who looks awake.
+#[test]
+#[should_panic(expected = "deadlock")]
+fn a_death_that_wakes_only_those_who_look_asleep() {
+    explore(3, || ring::a_death_wakes_whom_the_dead_left_asleep(News::WakesSleepers));
 }

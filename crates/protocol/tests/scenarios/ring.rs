@@ -146,6 +146,48 @@ pub(crate) fn an_end_reaches_who_waits() {
     join_all([reader]);
 }
 
+/// Whom news of an end wakes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum News {
+    /// Everybody, awake or not.
+    WakesAll,
+    /// Those who look asleep, which is wrong; for the models alone.
+    #[cfg(loom)]
+    WakesSleepers,
+}
+
+/// Killed when it has taken out that somebody sleeps, before it wakes them.
+struct Dying;
+
+impl Futex for Dying {
+    fn sleep_while(&mut self, _word: &AtomicU32, _expected: u32) {}
+
+    fn wake_all(&self, _word: &AtomicU32) {}
+}
+
+/// The writer writes one message and dies in the middle of waking the reader; the news of its death wakes it.
+pub(crate) fn a_death_wakes_whom_the_dead_left_asleep(news: News) {
+    let ring = Ring::new(1, 1, 1, Space::Kept);
+    let beds = Arc::new(ring.beds());
+    let (reading, beds_of_reader) = (ring.clone(), beds.clone());
+    let reader = spawn(move || {
+        let mut wait = Sleeping(&beds_of_reader);
+        reading.read(&reading.readers[0], 0, &mut wait).expect("what was written before the death is read");
+        assert_eq!(reading.read(&reading.readers[0], 1, &mut wait), None, "then comes the end");
+    });
+    let mut wait = Sleeping(&beds);
+    ring.write(0, 1, &mut wait);
+    ring.ring_bells(1, &Dying);
+    ring.ended.store(1, Ordering::Release);
+    Bell::settle();
+    match news {
+        News::WakesAll => ring.readers[0].bell.wake_always(&wait),
+        #[cfg(loom)]
+        News::WakesSleepers => ring.ring_bells(1, &wait),
+    }
+    join_all([reader]);
+}
+
 /// In which order a newcomer is let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Claim {

@@ -22,7 +22,7 @@ pub(crate) fn claim_a_rank_whose_claimant_died() {
             writer.send(&index.to_le_bytes()).unwrap_or_else(|error| panic!("message {index}: {error}"));
             std::thread::sleep(Duration::from_micros(100));
         }
-        writer.wait_until_ready(PATIENCE).expect("both come at last");
+        harness::wait_for_go();
         return;
     }
     if me == 3 {
@@ -33,6 +33,7 @@ pub(crate) fn claim_a_rank_whose_claimant_died() {
     for index in 0..MESSAGES {
         assert_eq!(reader.recv().expect("it was kept").to_vec(), index.to_le_bytes());
     }
+    harness::report("read", "all");
     assert!(matches!(reader.recv(), Err(Error::PeerLeft { .. })));
 }
 
@@ -45,6 +46,8 @@ pub(crate) fn a_reader_killed_as_it_comes_in_takes_nothing_with_it() {
             builder.env("POLICY", policy).env_for(2, "UNISONO_FAULT", &format!("{point}@1")).start();
         ranks.wait_others(&[0, 1, 3], PATIENCE);
         ranks.go(3);
+        [1, 3].into_iter().for_each(|reader| drop(ranks.wait_for_report(reader, "read", PATIENCE)));
+        ranks.go(0);
         let outcomes = ranks.wait_all(PATIENCE);
         assert!(outcomes[2].was_killed(), "{point}: {}", outcomes[2].output);
         [0, 1, 3].map(|other: usize| &outcomes[other]).into_iter().for_each(Outcome::assert_success);

@@ -50,6 +50,7 @@ pub(crate) fn a_rank_is_claimed_once_and_free_again_at_once_when_its_reader_was_
         refused.text
     );
     ranks.kill(1);
+    ranks.wait_others(&[0, 2], PATIENCE);
     ranks.go(2);
     ranks.wait_for_report(2, "open", PATIENCE);
     ranks.go(0);

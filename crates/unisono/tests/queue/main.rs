@@ -14,7 +14,6 @@ mod exchange;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod hostile;
-mod waits;
 
 const SCENARIOS: &[harness::Named] = named! {
     exchange::{exchange_random_messages, exchange_every_length}
@@ -61,17 +60,6 @@ const PROMISES: &[harness::Named] = named! {
         a_crowd_of_strangers_keeps_no_reader_out,
         a_writer_without_descriptors_rests_and_lets_in_when_it_has_some,
         a_large_message_that_cannot_arrive_is_told_and_is_no_death,
-    }
-    waits::{
-        time_outs_are_exact_and_name_who_was_waited_for,
-        a_rank_that_never_comes_is_named,
-        no_more_messages_are_unread_than_are_allowed,
-        cancelling_and_shutting_down_end_every_wait_on_both_sides,
-        a_side_that_leaves_ends_the_other_sides_waits,
-        a_message_that_does_not_fit_its_buffer_stays_the_next,
-        who_panics_with_a_message_in_hand_keeps_no_room,
-        a_gather_names_the_missing_and_never_mixes_rounds,
-        a_stall_is_explained_in_the_log_and_idleness_is_not,
     }
     hostile::{both_sides_survive_whatever_the_other_writes, a_reader_that_goes_back_is_trusted_no_more}
 };

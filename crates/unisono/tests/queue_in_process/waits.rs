@@ -25,7 +25,8 @@ fn fill(writer: &mut Writer) -> Error {
     }
 }
 
-pub(crate) fn time_outs_are_exact_and_name_who_was_waited_for() {
+#[test]
+fn time_outs_are_exact_and_name_who_was_waited_for() {
     let (mut writer, mut reader) = pair();
     let start = Instant::now();
     let empty = reader.recv_within(SHORT).expect_err("nothing was sent");
@@ -60,7 +61,8 @@ pub(crate) fn time_outs_are_exact_and_name_who_was_waited_for() {
     }
 }
 
-pub(crate) fn a_rank_that_never_comes_is_named() {
+#[test]
+fn a_rank_that_never_comes_is_named() {
     let mut writer = Writer::builder().readers(3).ring_bytes(4096).create().expect("a queue");
     let mut reader = Reader::open(writer.handle(), 1).expect("the writer is here");
     let missing = |error: &Error| {
@@ -85,7 +87,8 @@ pub(crate) fn a_rank_that_never_comes_is_named() {
     writer.send_within(&[0; 300], SLACK).expect("there is room again");
 }
 
-pub(crate) fn no_more_messages_are_unread_than_are_allowed() {
+#[test]
+fn no_more_messages_are_unread_than_are_allowed() {
     let mut writer = Writer::builder().max_chunks(3).create().expect("a queue");
     let mut reader = Reader::open(writer.handle(), 0).expect("the writer is here");
     (0..3u8).for_each(|number| writer.send_within(&[number], SHORT).expect("three are allowed"));
@@ -109,7 +112,8 @@ fn ends_soon(wait: impl FnOnce() -> Result<()> + Send, act: impl FnOnce()) -> Er
     })
 }
 
-pub(crate) fn cancelling_and_shutting_down_end_every_wait_on_both_sides() {
+#[test]
+fn cancelling_and_shutting_down_end_every_wait_on_both_sides() {
     let (mut writer, mut reader) = pair();
     let control = reader.control();
     let ended = ends_soon(|| reader.recv_within(None).map(|_| ()), || control.cancel());
@@ -142,7 +146,8 @@ pub(crate) fn cancelling_and_shutting_down_end_every_wait_on_both_sides() {
     assert!(matches!(ended, Error::ShutDown { .. }), "{ended}");
 }
 
-pub(crate) fn a_side_that_leaves_ends_the_other_sides_waits() {
+#[test]
+fn a_side_that_leaves_ends_the_other_sides_waits() {
     let (writer, mut reader) = pair();
     let ended = ends_soon(|| reader.recv_within(None).map(|_| ()), || drop(writer));
     assert!(matches!(ended, Error::PeerLeft { .. }), "{ended}");
@@ -157,7 +162,8 @@ pub(crate) fn a_side_that_leaves_ends_the_other_sides_waits() {
     writer.send_within(&[0; 500], SLACK).expect("it goes on without the reader");
 }
 
-pub(crate) fn a_message_that_does_not_fit_its_buffer_stays_the_next() {
+#[test]
+fn a_message_that_does_not_fit_its_buffer_stays_the_next() {
     let (mut writer, mut reader) = pair();
     writer.send(&[9; 100]).expect("there is room");
     assert!(matches!(reader.recv_into(&mut [0; 99]), Err(Error::InvalidArgument { .. })));
@@ -171,7 +177,8 @@ pub(crate) fn a_message_that_does_not_fit_its_buffer_stays_the_next() {
     assert_eq!(reader.recv().expect("it is there").to_vec(), b"after");
 }
 
-pub(crate) fn who_panics_with_a_message_in_hand_keeps_no_room() {
+#[test]
+fn who_panics_with_a_message_in_hand_keeps_no_room() {
     let (mut writer, mut reader) = pair();
     for round in 0..50u8 {
         writer.send_within(&[round; 1000], SLACK).expect("there is room again");
@@ -185,7 +192,8 @@ pub(crate) fn who_panics_with_a_message_in_hand_keeps_no_room() {
     }
 }
 
-pub(crate) fn a_gather_names_the_missing_and_never_mixes_rounds() {
+#[test]
+fn a_gather_names_the_missing_and_never_mixes_rounds() {
     let mut workers: Vec<Writer> =
         (0..3).map(|rank| Writer::builder().rank(rank + 10).create().expect("a queue")).collect();
     let readers =
@@ -253,7 +261,8 @@ impl tracing::Subscriber for &'static Listener {
     fn exit(&self, _: &tracing::span::Id) {}
 }
 
-pub(crate) fn a_stall_is_explained_in_the_log_and_idleness_is_not() {
+#[test]
+fn a_stall_is_explained_in_the_log_and_idleness_is_not() {
     static LISTENER: Listener = Listener(Mutex::new(String::new()), AtomicU64::new(0));
     tracing::subscriber::with_default(&LISTENER, || {
         let builder = Writer::builder().ring_bytes(4096).warn_interval(Duration::from_millis(40));
