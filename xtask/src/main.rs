@@ -44,9 +44,9 @@ enum Verb {
     Lint,
     /// Try every order of events in the protocol's models (loom).
     Models,
-    /// Run the protocol and a group of threads under ThreadSanitizer.
+    /// Run the protocol, and groups and queues between threads, under ThreadSanitizer.
     Sanitize,
-    /// Run kernels, protocol and collectives for 64-bit Arm in an emulator.
+    /// Run kernels, protocol, collectives and queue for 64-bit Arm in an emulator.
     Cross,
 }
 

@@ -21,6 +21,8 @@ const SCENARIOS: &[harness::Named] = named! {
         send_and_receive_without_system_calls,
         send_many_large_messages,
         open_and_close_many_queues,
+        have_eight_readers,
+        work_until_killed,
     }
 };
 
@@ -35,6 +37,8 @@ const PROMISES: &[harness::Named] = named! {
         both_sides_of_a_queue_sleep_while_they_wait,
         sending_to_readers_that_do_not_sleep_makes_no_system_call,
         homes_of_large_messages_are_used_again,
+        a_queue_takes_its_ring_and_none_of_dev_shm,
+        a_queue_of_which_all_are_killed_leaves_nothing,
         a_queue_that_is_gone_leaves_nothing_in_its_process,
     }
 };

@@ -128,3 +128,74 @@ pub(crate) fn a_queue_that_is_gone_leaves_nothing_in_its_process() {
     Ranks::start("open_and_close_many_queues", 1).all_succeed(PATIENCE);
     note(&format!("60 queues with two readers each, opened and closed, in {:.0?}", start.elapsed()));
 }
+
+/// How many bytes of this process's mappings are memory of queues, each memory counted once.
+fn memory_of_queues() -> u64 {
+    let maps = std::fs::read_to_string("/proc/self/maps").expect("a process sees itself");
+    let ends = maps.lines().filter(|line| line.contains("/memfd:unisono")).filter_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let number = |text| u64::from_str_radix(text, 16).ok();
+        let (start, end) = fields[0].split_once('-')?;
+        Some((fields[4].to_string(), number(fields[2])? + number(end)? - number(start)?))
+    });
+    let mut memories = std::collections::BTreeMap::new();
+    ends.for_each(|(inode, end)| {
+        let longest: &mut u64 = memories.entry(inode).or_default();
+        *longest = end.max(*longest);
+    });
+    memories.values().sum()
+}
+
+fn in_dev_shm() -> Vec<std::ffi::OsString> {
+    let entries = std::fs::read_dir("/dev/shm").expect("it can be listed").filter_map(Result::ok);
+    entries
+        .map(|entry| entry.file_name())
+        .filter(|name| name.to_string_lossy().contains("unisono-queue"))
+        .collect()
+}
+
+/// Process: a queue to eight readers, all of them here, and messages of 24 MiB through it.
+pub(crate) fn have_eight_readers() {
+    const RING: u64 = 4 << 20;
+    const MESSAGE: usize = 24 << 20;
+    let mut writer = Writer::builder().readers(8).create().expect("a queue");
+    let open = |rank| Reader::open(writer.handle(), rank).expect("the writer is here");
+    let mut readers: Vec<Reader> = (0..8).map(open).collect();
+    let idle = memory_of_queues();
+    assert!(idle < RING + (1 << 20), "{idle} bytes");
+    for _ in 0..3 {
+        writer.send(&vec![1; MESSAGE]).expect("there is room");
+        readers.iter_mut().for_each(|reader| assert_eq!(reader.recv().expect("it is there").len(), MESSAGE));
+    }
+    let used = memory_of_queues();
+    assert!(used < idle + 2 * MESSAGE as u64, "{used} bytes: one home is enough, mapped by all");
+    assert_eq!(in_dev_shm(), [""; 0]);
+    harness::report("memory", &format!("{} KiB idle, {} KiB with 24 MiB under way", idle >> 10, used >> 10));
+}
+
+pub(crate) fn a_queue_takes_its_ring_and_none_of_dev_shm() {
+    let outcomes = Ranks::start("have_eight_readers", 1).all_succeed(PATIENCE);
+    note(&format!("a queue to eight readers: {}", outcomes[0].reports("memory").concat()));
+}
+
+/// Process: write to a reader, or read, for ever.
+pub(crate) fn work_until_killed() {
+    let mut writer = Writer::builder().create().expect("a queue");
+    let mut reader = Reader::open(writer.handle(), 0).expect("the writer is here");
+    harness::report("name", &writer.handle().name());
+    loop {
+        writer.send(&[1; 2 << 20]).expect("there is room");
+        drop(reader.recv().expect("it is there"));
+    }
+}
+
+pub(crate) fn a_queue_of_which_all_are_killed_leaves_nothing() {
+    let mut ranks = Ranks::start("work_until_killed", 1);
+    let name = ranks.wait_for_report(0, "name", PATIENCE);
+    let sockets = || std::fs::read_to_string("/proc/net/unix").expect("sockets are listed");
+    assert!(sockets().contains(&format!("unisono-queue/{name}")));
+    ranks.kill(0);
+    ranks.wait_others(&[], PATIENCE);
+    assert!(!sockets().contains(&name));
+    assert_eq!(in_dev_shm(), [""; 0]);
+}

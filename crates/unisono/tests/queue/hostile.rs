@@ -19,26 +19,40 @@ const SLACK: Duration = Duration::from_secs(3);
 /// How long one queue is under attack.
 const ROUND: Duration = Duration::from_millis(100);
 
-/// Where this process maps memories of queues, and can write: address and length of each.
-fn memories() -> Vec<(u64, u64)> {
+/// Where this process maps memories of queues, and can write: address and length of each, and its place in the memory.
+fn mappings() -> Vec<(u64, u64, u64)> {
     let maps = std::fs::read_to_string("/proc/self/maps").expect("a process sees its own mappings");
     let memory = |line: &str| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let (start, end) = fields[0].split_once('-')?;
         let number = |text| u64::from_str_radix(text, 16).ok();
         let (start, end) = (number(start)?, number(end)?);
-        (fields.get(5)?.starts_with("/memfd:unisono") && fields[1].contains('w'))
-            .then_some((start, end - start))
+        (fields.get(5)?.starts_with("/memfd:unisono") && fields[1].contains('w')).then_some((
+            start,
+            end - start,
+            number(fields[2])?,
+        ))
     };
     maps.lines().filter_map(memory).collect()
+}
+
+fn memories() -> Vec<(u64, u64)> {
+    mappings().into_iter().map(|(start, length, _)| (start, length)).collect()
+}
+
+/// Where a page of either kind says how far its owner is.
+const POSITION_AT: u64 = 128;
+
+fn own_memory() -> std::fs::File {
+    let opened = std::fs::OpenOptions::new().read(true).write(true).open("/proc/self/mem");
+    opened.expect("a process may write its own memory")
 }
 
 fn scribble(seed: u64, stop: &AtomicBool) -> u64 {
     let mut dice = Dice::new(seed + 7);
     let memories = memories();
     assert!(!memories.is_empty());
-    let own_memory =
-        std::fs::OpenOptions::new().write(true).open("/proc/self/mem").expect("it can be written");
+    let own_memory = own_memory();
     let telling =
         [0u64, 1, 2, u64::MAX, 1 << 56, 2 << 56, (2 << 56) | 16, (1 << 56) | 4000, 1 << 63, 1 << 30];
     let mut writes = 0;
@@ -148,17 +162,15 @@ pub(crate) fn both_sides_survive_whatever_the_other_writes() {
 
 /// Process: a reader that says it is where it was before.
 pub(crate) fn go_back() {
-    /// What such a message takes of the ring, and where in its page a reader says how far it is.
+    /// What such a message takes of the ring.
     const RECORD: u64 = 208;
-    const POSITION_AT: u64 = 128;
     let mut writer = Writer::builder().ring_bytes(4096).create().expect("a queue");
     let mut reader = Reader::open(writer.handle(), 0).expect("the writer is here");
     let mut send = |count: u32| (0..count).try_for_each(|_| writer.send_within(&[0; 200], DEADLINE));
     send(19).expect("there is room");
     (0..8).for_each(|_| drop(reader.recv().expect("it is there")));
     send(4).expect("there is room, since the writer looks where the reader is");
-    let own_memory = std::fs::OpenOptions::new().read(true).write(true).open("/proc/self/mem");
-    let own_memory = own_memory.expect("it can be written");
+    let own_memory = own_memory();
     let says = |start: u64| {
         let mut bytes = [0; 8];
         own_memory.read_exact_at(&mut bytes, start + POSITION_AT).expect("it is mapped");
@@ -173,4 +185,40 @@ pub(crate) fn go_back() {
 
 pub(crate) fn a_reader_that_goes_back_is_trusted_no_more() {
     harness::Ranks::start("go_back", 1).all_succeed(PATIENCE);
+}
+
+/// Process: wait for a message which, when it comes at last, is said to lie in a memory of which nothing is heard.
+pub(crate) fn wait_for_what_is_nowhere() {
+    const ELSEWHERE: u64 = 2 << 56 | 16;
+    const TIMEOUT: Duration = Duration::from_millis(400);
+    let writer = Writer::builder().ring_bytes(64 << 10).create().expect("a queue");
+    let ring = mappings().into_iter().max_by_key(|(start, _, offset)| (*offset, u64::MAX - start));
+    let page = mappings().into_iter().find(|(.., offset)| *offset == 0);
+    let (ring, page) = (ring.expect("the writer maps it").0, page.expect("the writer maps it").0);
+    let mut reader = Reader::open(writer.handle(), 0).expect("the writer is here");
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(TIMEOUT / 2);
+            for (place, value) in
+                [(ring, ELSEWHERE), (ring + 8, 999), (ring + 16, 5), (page + POSITION_AT, 24)]
+            {
+                own_memory().write_at(&value.to_le_bytes(), place).expect("it is mapped");
+            }
+        });
+        let start = Instant::now();
+        let told = reader.recv_within(TIMEOUT).expect_err("it is nowhere");
+        let took = start.elapsed();
+        assert!(matches!(told, Error::Timeout { .. }), "{told}");
+        assert!(took >= TIMEOUT && took < TIMEOUT * 3 / 2, "{took:?}");
+    });
+    let told = reader.recv_within(Duration::ZERO).expect_err("it is nowhere");
+    assert!(matches!(told, Error::Timeout { .. }), "{told}");
+    // The writer is told of, at last.
+    drop(writer);
+    let told = reader.recv_within(PATIENCE).expect_err("it is nowhere");
+    assert!(matches!(told, Error::PeerLeft { .. }), "{told}");
+}
+
+pub(crate) fn a_large_message_counts_its_time_out_once() {
+    harness::Ranks::start("wait_for_what_is_nowhere", 1).all_succeed(PATIENCE);
 }

@@ -25,7 +25,7 @@ const SCENARIOS: &[harness::Named] = named! {
         wait_for_readers_of_which_one_dies,
     }
     doors::{work_beside_a_stopped_reader, come_to_a_writer_without_descriptors, receive_without_descriptors}
-    hostile::{work_at_a_queue_while_somebody_scribbles, go_back}
+    hostile::{work_at_a_queue_while_somebody_scribbles, go_back, wait_for_what_is_nowhere}
 };
 
 const PROMISES: &[harness::Named] = named! {
@@ -61,7 +61,11 @@ const PROMISES: &[harness::Named] = named! {
         a_writer_without_descriptors_rests_and_lets_in_when_it_has_some,
         a_large_message_that_cannot_arrive_is_told_and_is_no_death,
     }
-    hostile::{both_sides_survive_whatever_the_other_writes, a_reader_that_goes_back_is_trusted_no_more}
+    hostile::{
+        both_sides_survive_whatever_the_other_writes,
+        a_reader_that_goes_back_is_trusted_no_more,
+        a_large_message_counts_its_time_out_once,
+    }
 };
 
 fn main() {
