@@ -176,19 +176,21 @@ static void time_alone(const struct work *work, uint32_t *samples, size_t operat
     }
 }
 
-/* Write all, reduce, read all: what an engine does. Returns how many results were wrong. */
+/* Write the input, call, read the output: what an engine does. Returns how many results were wrong. */
 static uint64_t time_with_traffic(const struct work *work, uint32_t *samples, size_t operations) {
     size_t bytes = work->count * element_bytes(work->element);
+    size_t output_bytes = output_count(work) * element_bytes(work->element);
+    int summed = work->operation == ALL_REDUCE ? ranks : 1;
     uint64_t wrong = 0;
     uint64_t before = nanoseconds();
     for (size_t i = 0; i < operations; i++) {
         produce(work->input, bytes, i);
         library_run(work);
-        uint64_t sum = consume(work->output, bytes);
+        uint64_t sum = consume(work->output, output_bytes);
         uint64_t after = nanoseconds();
         uint64_t taken = after - before;
         samples[i] = taken > UINT32_MAX ? UINT32_MAX : (uint32_t)taken;
-        wrong += sum != expected_sum(bytes, i, work->element == BF16, ranks);
+        wrong += sum != expected_sum(output_bytes, i, work->element == BF16, summed);
         before = nanoseconds();
     }
     return wrong;

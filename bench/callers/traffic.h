@@ -10,7 +10,7 @@ extern "C" {
 void produce(void *buffer, size_t bytes, size_t number);
 /* The wrapping sum of the buffer's whole 64-bit words. */
 uint64_t consume(const void *buffer, size_t bytes);
-/* What `consume` must return after call `number` has added up the buffers of all ranks. */
+/* What `consume` must return for an output to which every element has come from so many ranks, in call `number`. */
 uint64_t expected_sum(size_t bytes, size_t number, int is_bf16, int ranks);
 #ifdef __cplusplus
 }

@@ -17,6 +17,7 @@ use unisono_os::{cpu, process};
 use crate::group::{Group, Place};
 use crate::recipe::{Recipe, Recipes};
 use crate::schedule::{Cell, CellResults, Probe, one_round};
+use crate::stranger::Strangers;
 use crate::targets::Targets;
 use crate::verdict::{OURS, judge};
 use crate::wire::{Loop, Work};
@@ -55,6 +56,9 @@ pub(crate) struct Arguments {
     /// What each rank contributes, in bytes.
     #[arg(long, value_delimiter = ',', value_parser = size::parse)]
     sizes: Vec<usize>,
+    /// Run everything beside so many processes that never yield; nothing is judged then.
+    #[arg(long, default_value_t = 0)]
+    strangers: usize,
     /// Rounds of each cell; up to as many again where too few count.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
@@ -138,11 +142,9 @@ fn cells(arguments: &Arguments, ranks: usize, cores: usize) -> Vec<Cell> {
         for operation in &arguments.ops {
             for around in &arguments.loops {
                 let defaults = match (operation, around) {
-                    // Only an all-reduce works in place, on what was written and will be read.
-                    (Operation::AllGather, Loop::Traffic) => continue,
-                    (_, Loop::Traffic) if ranks > cores => continue,
+                    (_, Loop::Traffic) if ranks + arguments.strangers > cores => continue,
                     (_, Loop::Traffic) => TRAFFIC_SIZES,
-                    _ if ranks > cores => CROWDED_SIZES,
+                    _ if ranks + arguments.strangers > cores => CROWDED_SIZES,
                     (Operation::AllGather, _) => ALL_GATHER_SIZES,
                     _ => ALL_REDUCE_SIZES,
                 };
@@ -161,6 +163,7 @@ fn cells(arguments: &Arguments, ranks: usize, cores: usize) -> Vec<Cell> {
                     around: *around,
                     ranks,
                     cores,
+                    strangers: arguments.strangers,
                 }));
             }
         }
@@ -177,6 +180,7 @@ fn measure(
 ) -> anyhow::Result<Vec<CellResults>> {
     let mut groups = start(recipes, place, cells);
     ensure!(groups.iter().any(|group| group.name() == OURS), "unisono's own ranks could not be started");
+    let _strangers = Strangers::start(arguments.strangers)?;
     let cores = &place.cpus;
     let probe = Probe(cores.first().copied().zip(cores.get(1).copied()));
     let mut results: Vec<CellResults> = cells.iter().map(|cell| CellResults::new(*cell, &groups)).collect();

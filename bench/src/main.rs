@@ -11,6 +11,7 @@
 //! | [`wire`] | what the driver asks and what a caller answers |
 //! | [`group`] | the ranks of one implementation |
 //! | [`schedule`] | which group measures what, and when |
+//! | [`stranger`] | who else wants the cores |
 //! | [`cell`] | from rounds to one value; which rounds count |
 //! | [`verdict`] | values against the targets of `targets.toml` |
 //! | [`report`] | tables and JSON |
@@ -25,6 +26,7 @@ mod picture;
 mod recipe;
 mod report;
 mod schedule;
+mod stranger;
 mod targets;
 mod verdict;
 mod wire;
@@ -47,12 +49,16 @@ enum Role {
     /// Be a rank of unisono's group.
     #[command(hide = true)]
     Caller(caller::Arguments),
+    /// Want a core and never yield.
+    #[command(hide = true)]
+    Stranger,
 }
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().role {
         Role::Compare(arguments) => driver::run(&arguments),
         Role::Caller(arguments) => caller::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Role::Stranger => stranger::run().map(|never| match never {}),
     };
     outcome.unwrap_or_else(|problem| {
         eprintln!("error: {problem:#}");

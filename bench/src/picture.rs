@@ -17,7 +17,7 @@ use crate::wire::Loop;
 pub(crate) fn of(all: &[CellResults], targets: &Targets) -> anyhow::Result<String> {
     let drawn: Vec<&CellResults> = all
         .iter()
-        .filter(|results| results.cell.around == Loop::Alone && results.cell.ranks <= results.cell.cores)
+        .filter(|results| results.cell.around == Loop::Alone && !results.cell.is_crowded())
         .collect();
     let panels: Vec<Panel> = drawn
         .chunk_by(|one, other| one.cell.differs_in_size_only(&other.cell))

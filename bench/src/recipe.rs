@@ -42,7 +42,8 @@ pub(crate) struct Recipe {
 impl Recipe {
     /// Whether it takes part in a cell.
     pub(crate) fn is_for(&self, cell: &Cell) -> bool {
-        self.when.holds(cell.ranks, cell.cores) && self.only_loop.is_none_or(|only| only == cell.around)
+        self.when.holds(cell.ranks + cell.strangers, cell.cores)
+            && self.only_loop.is_none_or(|only| only == cell.around)
     }
 }
 

@@ -32,7 +32,7 @@ pub(crate) fn table_of(cells: &[&CellResults], targets: &Targets) -> String {
         }
     }
     let cell = &first.cell;
-    let figure = if cell.ranks > cell.cores { "mean" } else { "median" };
+    let figure = if cell.is_crowded() { "mean" } else { "median" };
     format!(
         "\n{} {}, {} ranks on {} cores, {}: {figure} of the slowest rank in us\n{}\n{}",
         cell.work.operation,
@@ -130,7 +130,8 @@ fn cell_as_json(results: &CellResults, targets: &Targets) -> Json {
         "ranks": cell.ranks,
         "cores": cell.cores,
         "bytes": cell.work.bytes(),
-        "judged": if cell.ranks > cell.cores { "mean_ns" } else { "p50_ns" },
+        "strangers": cell.strangers,
+        "judged": if cell.is_crowded() { "mean_ns" } else { "p50_ns" },
         "outcomes": results.outcomes,
         "comparisons": comparisons,
     })

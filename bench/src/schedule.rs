@@ -34,13 +34,20 @@ pub(crate) struct Cell {
     pub(crate) around: Loop,
     pub(crate) ranks: usize,
     pub(crate) cores: usize,
+    /// Processes of others that never yield.
+    pub(crate) strangers: usize,
 }
 
 impl Cell {
+    /// Whether more want to run than there are cores.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.ranks + self.strangers > self.cores
+    }
+
     /// The figure that is compared: with more ranks than cores the mean, because the median hides the slices of time
     /// that ranks wait for.
     pub(crate) fn judged(&self, value: &Value) -> u64 {
-        if self.ranks > self.cores { value.mean_ns } else { value.p50_ns }
+        if self.is_crowded() { value.mean_ns } else { value.p50_ns }
     }
 
     /// Whether both stand in one table.
@@ -50,10 +57,15 @@ impl Cell {
     }
 
     /// The loop in words.
-    pub(crate) fn around_in_words(&self) -> &'static str {
-        match self.around {
+    pub(crate) fn around_in_words(&self) -> String {
+        let around = match self.around {
             Loop::Alone => "back to back",
             Loop::Traffic => "written before and read after",
+        };
+        match self.strangers {
+            0 => around.to_string(),
+            1 => format!("{around} beside a process that never yields"),
+            many => format!("{around} beside {many} processes that never yield"),
         }
     }
 }

@@ -79,6 +79,7 @@ impl Target {
     pub(crate) fn covers(&self, cell: &Cell) -> bool {
         self.operation == cell.work.operation
             && self.around == cell.around
+            && cell.strangers == 0
             && self.more_ranks_than_cores == (cell.ranks > cell.cores)
             && (self.from..=self.to).contains(&cell.work.bytes())
     }

@@ -177,7 +177,7 @@ mod tests {
 
     fn results(bytes: usize, ranks: usize, outcomes: Vec<Outcome>) -> CellResults {
         let work = Work { operation: Operation::AllReduce, dtype: DType::F32, count: bytes / 4 };
-        CellResults { cell: Cell { work, around: Loop::Alone, ranks, cores: 2 }, outcomes }
+        CellResults { cell: Cell { work, around: Loop::Alone, ranks, cores: 2, strangers: 0 }, outcomes }
     }
 
     fn far(times: &[(&str, u64)]) -> Vec<Outcome> {

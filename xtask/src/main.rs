@@ -37,7 +37,7 @@ enum Verb {
     /// Embed real sentences with a real model on one rank and on two, and compare.
     Demo,
     /// Compare with the other libraries on this machine: a table, and whether the targets are met.
-    Bench(bench::Options),
+    Bench(Box<bench::Options>),
     /// Run every part: lint, unit, models, sanitize, cross.
     Test(Options),
     /// Formatting, clippy, documentation, and the rules of ARCHITECTURE.md.

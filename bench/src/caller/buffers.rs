@@ -20,8 +20,8 @@ pub(super) struct Page([u8; 4096]);
 pub(super) enum Buffers {
     /// Memory of this rank's own.
     Private { input: Vec<Page>, output: Option<Vec<Page>>, input_bytes: usize, output_bytes: usize },
-    /// Memory that all ranks see, worked on in place.
-    Registered(RegisteredMemory),
+    /// Memory that all ranks see, worked on in place; where in it the input lies.
+    Registered { memory: RegisteredMemory, input: std::ops::Range<usize> },
 }
 
 impl Buffers {
@@ -40,7 +40,13 @@ impl Buffers {
     /// # Errors
     /// Those of the library.
     pub(super) fn registered(work: &Work, communicator: &Communicator) -> anyhow::Result<Buffers> {
-        let mut buffers = Buffers::Registered(communicator.raw().alloc(work.count, work.dtype)?);
+        let (blocks, own) = match work.operation {
+            Operation::AllGather => (communicator.world_size(), communicator.rank()),
+            _ => (1, 0),
+        };
+        let memory = communicator.raw().alloc(work.count * blocks, work.dtype)?;
+        let input = own * work.bytes()..(own + 1) * work.bytes();
+        let mut buffers = Buffers::Registered { memory, input };
         black_box(buffers.input()).fill(0);
         Ok(buffers)
     }
@@ -49,9 +55,12 @@ impl Buffers {
     pub(super) fn input(&mut self) -> &mut [u8] {
         let (start, bytes) = match self {
             Buffers::Private { input, input_bytes, .. } => (input.as_mut_ptr().cast(), *input_bytes),
-            Buffers::Registered(memory) => (memory.as_mut_ptr(), memory.size_bytes()),
+            // SAFETY: the input lies inside the memory, which was made for it.
+            Buffers::Registered { memory, input } => unsafe {
+                (memory.as_mut_ptr().add(input.start), input.len())
+            },
         };
-        // SAFETY: `zeroed` has made at least that many bytes, and registered memory is as long as it says; all are
+        // SAFETY: `zeroed` has made at least that many bytes, and registered memory was made for all blocks; all are
         // initialised. `self` is borrowed mutably for as long as the slice lives, and so is no argument of a call:
         // other ranks write registered memory only between this rank's arrival at a call and its return.
         unsafe { std::slice::from_raw_parts_mut(start, bytes) }
@@ -63,9 +72,9 @@ impl Buffers {
             Buffers::Private { input, output, output_bytes, .. } => {
                 (output.as_ref().unwrap_or(input).as_ptr().cast(), *output_bytes)
             }
-            Buffers::Registered(memory) => (memory.as_mut_ptr().cast_const(), memory.size_bytes()),
+            Buffers::Registered { memory, .. } => (memory.as_mut_ptr().cast_const(), memory.size_bytes()),
         };
-        // SAFETY: as in `input` (in place input and output are equally long), with `self` borrowed for as long as the
+        // SAFETY: as in `input` (in place the output is the input, or all blocks), with `self` borrowed for as long as the
         // slice lives.
         unsafe { std::slice::from_raw_parts(start, bytes) }
     }
@@ -87,7 +96,10 @@ impl Buffers {
                 (Operation::AllGather, Buffers::Private { input, output: Some(output), .. }) => {
                     raw.all_gather(input.as_ptr().cast(), output.as_mut_ptr().cast(), count, dtype)?
                 }
-                (Operation::AllReduce, Buffers::Registered(memory)) => {
+                (Operation::AllGather, Buffers::Registered { memory, .. }) => {
+                    raw.all_gather_registered(memory, 0, count, dtype)?
+                }
+                (Operation::AllReduce, Buffers::Registered { memory, .. }) => {
                     raw.all_reduce_registered(memory, 0, count, dtype, ReduceOp::Sum)?
                 }
                 (operation, _) => anyhow::bail!("{operation} is not compared on such buffers"),

@@ -25,7 +25,7 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 /// Which memory the rank works on.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Memory that all ranks see (all-reduce only).
+    /// Memory that all ranks see.
     #[arg(long)]
     registered: bool,
 }
@@ -130,15 +130,15 @@ impl Rank {
         Ok((samples, 0))
     }
 
-    /// Write all, reduce, read all: what an engine does. Comes with how many results were wrong.
+    /// Write the input, call, read the output: what an engine does. Comes with how many results were wrong.
     fn time_with_traffic(
         &self,
         work: &Work,
         buffers: &mut Buffers,
         operations: usize,
     ) -> anyhow::Result<(Vec<u32>, u64)> {
-        ensure!(work.operation == Operation::AllReduce, "only an all-reduce works in place");
-        let (is_bf16, ranks) = (work.dtype == DType::BF16, self.communicator.world_size());
+        let is_bf16 = work.dtype == DType::BF16;
+        let summed = if work.operation == Operation::AllReduce { self.communicator.world_size() } else { 1 };
         let mut samples = Vec::with_capacity(operations);
         let mut wrong = 0;
         let mut before = Instant::now();
@@ -147,7 +147,8 @@ impl Rank {
             buffers.operate(&self.communicator, work)?;
             let sum = traffic::consume(buffers.output());
             samples.push(nanoseconds(before.elapsed()));
-            wrong += u64::from(sum != traffic::expected_sum(work.bytes(), number, is_bf16, ranks));
+            let bytes = buffers.output().len();
+            wrong += u64::from(sum != traffic::expected_sum(bytes, number, is_bf16, summed));
             before = Instant::now();
         }
         Ok((samples, wrong))

@@ -30,15 +30,15 @@ fn word_of(bytes: &[u8]) -> u64 {
     bytes.try_into().map_or(0, u64::from_ne_bytes)
 }
 
-/// What [`consume`] must return after call `number` has added up the buffers of all ranks.
+/// What [`consume`] must return for an output to which every element has come from so many ranks, in call `number`.
 pub(super) fn expected_sum(bytes: usize, number: usize, is_bf16: bool, ranks: usize) -> u64 {
     let mut bits = u32::from_ne_bytes([byte_of(number); 4]);
-    if is_bf16 {
+    if is_bf16 && ranks > 1 {
         bits &= 0xffff_0000;
     }
     let sum: f32 = (0..ranks).map(|_| f32::from_bits(bits)).sum();
     let mut bits = sum.to_bits();
-    if is_bf16 {
+    if is_bf16 && ranks > 1 {
         bits |= bits >> 16;
     }
     let word = u64::from(bits) << 32 | u64::from(bits);

@@ -42,6 +42,9 @@ pub(crate) struct Options {
     /// What each rank contributes, such as 64,16KiB,1MiB.
     #[arg(long, value_name = "BYTES,...")]
     sizes: Option<String>,
+    /// Run everything beside so many processes that never yield.
+    #[arg(long, value_name = "N")]
+    strangers: Option<String>,
     /// Rounds of each cell.
     #[arg(long, value_name = "N")]
     rounds: Option<String>,
@@ -75,6 +78,7 @@ impl Options {
             ("--dtype", &self.dtype),
             ("--loop", &self.loops),
             ("--sizes", &self.sizes),
+            ("--strangers", &self.strangers),
             ("--rounds", &self.rounds),
             ("--seconds", &self.seconds),
             ("--json", &json),
