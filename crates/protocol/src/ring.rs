@@ -116,7 +116,7 @@ pub fn wait_at<T>(bell: &Bell, mut look: impl FnMut() -> Option<T>, wait: &mut i
         if let Some(found) = look() {
             return Some(found);
         }
-        match wait.turn(0) {
+        match wait.turn(1) {
             Turn::LookAgain => {}
             Turn::Sleep => bell.sleep_unless(|| look().is_some(), wait),
             Turn::GiveUp => return look(),

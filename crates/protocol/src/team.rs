@@ -192,7 +192,7 @@ mod tests {
     }
 
     impl Wait for Alert {
-        fn turn(&mut self, _peer: usize) -> Turn {
+        fn turn(&mut self, _missing: u64) -> Turn {
             Turn::LookAgain
         }
     }

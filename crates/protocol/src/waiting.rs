@@ -25,8 +25,8 @@ pub trait Wait: Futex {
     /// Another wait begins.
     fn begin(&mut self) {}
 
-    /// Pass a moment. `peer` is one of those still missing.
-    fn turn(&mut self, peer: usize) -> Turn;
+    /// Pass a moment. `missing` are the peers that have not come yet, one bit each.
+    fn turn(&mut self, missing: u64) -> Turn;
 }
 
 /// Why a wait ended without all peers: the peers still missing, one bit each.
@@ -80,11 +80,11 @@ pub fn wait_until<'w>(
         if overdue {
             return Err(Ended::TimedOut(missing));
         }
-        let peer = missing.trailing_zeros() as usize;
-        match wait.turn(peer) {
+        match wait.turn(missing) {
             Turn::LookAgain => {}
             Turn::GiveUp => overdue = true, // one more look: it may have come while we were asleep
             Turn::Sleep => {
+                let peer = missing.trailing_zeros() as usize;
                 let seen = word_of(peer).look();
                 if !seen.sequence().has_reached(target) && !seen.is_aborted() {
                     // Who leaves says so in its own word only, and then rouses those who sleep on others.

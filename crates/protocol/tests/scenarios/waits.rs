@@ -22,7 +22,7 @@ impl Futex for Spinning {
 }
 
 impl Wait for Spinning {
-    fn turn(&mut self, _peer: usize) -> Turn {
+    fn turn(&mut self, _missing: u64) -> Turn {
         yield_now();
         Turn::LookAgain
     }
@@ -53,7 +53,7 @@ impl Futex for Hurried {
 
 #[cfg(loom)]
 impl Wait for Hurried {
-    fn turn(&mut self, _peer: usize) -> Turn {
+    fn turn(&mut self, _missing: u64) -> Turn {
         self.looks += 1;
         if self.looks > Self::PATIENCE {
             return Turn::GiveUp;
@@ -124,7 +124,7 @@ impl Futex for Sleeping<'_> {
 }
 
 impl Wait for Sleeping<'_> {
-    fn turn(&mut self, _peer: usize) -> Turn {
+    fn turn(&mut self, _missing: u64) -> Turn {
         Turn::Sleep
     }
 }
@@ -153,10 +153,10 @@ impl Futex for Either<'_> {
 }
 
 impl Wait for Either<'_> {
-    fn turn(&mut self, peer: usize) -> Turn {
+    fn turn(&mut self, missing: u64) -> Turn {
         match self {
-            Either::Spins => Spinning.turn(peer),
-            Either::Sleeps(sleeping) => sleeping.turn(peer),
+            Either::Spins => Spinning.turn(missing),
+            Either::Sleeps(sleeping) => sleeping.turn(missing),
         }
     }
 }

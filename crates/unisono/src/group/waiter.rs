@@ -56,11 +56,11 @@ impl<'g> Waiter<'g> {
         self.timeout.map(|timeout| timeout.saturating_sub(now.saturating_duration_since(since)))
     }
 
-    /// A look where ranks outnumber cores: yield at once to a rank on this core, else after a few pauses. Says whether
-    /// the deadline has passed: strangers who never yield keep the core for a slice of the scheduler's, at each yield.
-    fn crowded_look(&mut self, peer: usize) -> bool {
-        let shares_my_core = || self.members.memory(peer).arrival().processor() == Some(cpu::current_cpu());
-        if self.looks <= CROWDED_LOOKS && !shares_my_core() {
+    /// A look where ranks outnumber cores: yield at once if any that is missing needs this core, else after a few pauses.
+    /// Says whether the deadline has passed: strangers who never yield keep the core for a slice of the scheduler's, at each
+    /// yield.
+    fn crowded_look(&mut self, missing: u64) -> bool {
+        if self.looks <= CROWDED_LOOKS && !self.is_on_my_core(missing) {
             std::hint::spin_loop();
             return false;
         }
@@ -69,6 +69,13 @@ impl<'g> Waiter<'g> {
             thread::yield_now();
         }
         is_overdue
+    }
+
+    /// Whether any of these ranks last ran on this core.
+    fn is_on_my_core(&self, ranks: u64) -> bool {
+        let here = Some(cpu::current_cpu());
+        let mut ranks = (0..self.members.world).filter(|rank| ranks >> rank & 1 == 1);
+        ranks.any(|rank| self.members.memory(rank).arrival().processor() == here)
     }
 }
 
@@ -93,11 +100,11 @@ impl Wait for Waiter<'_> {
     }
 
     #[inline]
-    fn turn(&mut self, peer: usize) -> Turn {
+    fn turn(&mut self, missing: u64) -> Turn {
         self.looks = self.looks.saturating_add(1);
         if !self.crowded {
             std::hint::spin_loop();
-        } else if self.crowded_look(peer) {
+        } else if self.crowded_look(missing) {
             return Turn::GiveUp;
         }
         if self.looks <= EAGER_LOOKS { Turn::LookAgain } else { self.long_wait() }

@@ -152,7 +152,7 @@ impl Futex for Waiting<'_> {
 
 impl Wait for Waiting<'_> {
     #[inline]
-    fn turn(&mut self, _peer: usize) -> Turn {
+    fn turn(&mut self, _missing: u64) -> Turn {
         if self.timeout == Some(Duration::ZERO) {
             return Turn::GiveUp;
         }

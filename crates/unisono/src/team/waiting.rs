@@ -59,7 +59,7 @@ impl Wait for Patience {
         self.since = None;
     }
 
-    fn turn(&mut self, _peer: usize) -> Turn {
+    fn turn(&mut self, _missing: u64) -> Turn {
         self.looks = self.looks.saturating_add(1);
         if self.crowded && self.looks <= CROWDED_LOOKS {
             thread::yield_now();
