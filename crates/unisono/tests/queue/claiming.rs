@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use unisono::queue::{Error, Reader, WhenGone, Writer};
 
-use crate::common::{self, PATIENCE, ended_in, processes};
+use crate::common::{self, PATIENCE, ended_in, number, processes};
 use crate::faults::{PROMPT, reported, told};
 use crate::harness::{self, Outcome};
 
 const MESSAGES: u64 = 500;
 
-/// Process: 0 writes; 1 reads; 2 is killed as it claims the second rank; 3 claims it after that.
+/// Process: 0 writes; 1 reads; 2 is killed as it claims the second rank; 3 claims it after that, and may have had it before.
 pub(crate) fn claim_a_rank_whose_claimant_died() {
     let me = common::own_number();
     if me == 0 {
@@ -25,25 +25,41 @@ pub(crate) fn claim_a_rank_whose_claimant_died() {
         harness::wait_for_go();
         return;
     }
+    let had_before = number("HAD_BEFORE") as u64;
+    let read = |messages: std::ops::Range<u64>| {
+        let mut reader = common::open(me.min(2) - 1);
+        for index in messages {
+            assert_eq!(reader.recv().expect("it was kept").to_vec(), index.to_le_bytes());
+        }
+        reader
+    };
     if me == 3 {
+        drop((had_before > 0).then(|| read(0..had_before)));
+        harness::report("left", "yes");
+    }
+    if me > 1 {
         harness::wait_for_go();
     }
-    let mut reader = common::open(me.min(2) - 1);
+    let mut reader = read(if me == 3 { had_before } else { 0 }..MESSAGES);
     assert!(me != 2, "it was to be killed before it was in");
-    for index in 0..MESSAGES {
-        assert_eq!(reader.recv().expect("it was kept").to_vec(), index.to_le_bytes());
-    }
     harness::report("read", "all");
     assert!(matches!(reader.recv(), Err(Error::PeerLeft { .. })));
 }
 
 pub(crate) fn a_reader_killed_as_it_comes_in_takes_nothing_with_it() {
+    let steps = ["connected", "asked", "mapped", "claimed"];
     // Who has said that it is ready is there; then a queue that fails without it would say so.
-    let steps = [("connected", "fail"), ("asked", "fail"), ("mapped", "fail"), ("claimed", "await")];
-    for (point, policy) in steps {
+    let of_a_queue_that_fails = steps[..3].iter().map(|point| (*point, "fail", 0));
+    let of_one_that_awaits = steps.iter().flat_map(|point| [(*point, "await", 0), (*point, "await", 100)]);
+    for (point, policy, had_before) in of_a_queue_that_fails.chain(of_one_that_awaits) {
         let (builder, _directory) = processes("claim_a_rank_whose_claimant_died", 3);
-        let mut ranks =
-            builder.env("POLICY", policy).env_for(2, "UNISONO_FAULT", &format!("{point}@1")).start();
+        let mut ranks = builder
+            .env("POLICY", policy)
+            .env("HAD_BEFORE", &had_before.to_string())
+            .env_for(2, "UNISONO_FAULT", &format!("{point}@1"))
+            .start();
+        ranks.wait_for_report(3, "left", PATIENCE);
+        ranks.go(2);
         ranks.wait_others(&[0, 1, 3], PATIENCE);
         ranks.go(3);
         [1, 3].into_iter().for_each(|reader| drop(ranks.wait_for_report(reader, "read", PATIENCE)));
