@@ -14,6 +14,7 @@ mod exchange;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod hostile;
+mod impostors;
 
 const SCENARIOS: &[harness::Named] = named! {
     exchange::{exchange_random_messages, exchange_every_length}
@@ -65,6 +66,12 @@ const PROMISES: &[harness::Named] = named! {
         both_sides_survive_whatever_the_other_writes,
         a_reader_that_goes_back_is_trusted_no_more,
         a_large_message_counts_its_time_out_once,
+    }
+    impostors::{
+        a_reader_that_is_none_is_told_why_and_the_next_comes_in,
+        a_reader_that_breaks_the_rules_is_named_to_the_writer,
+        a_writer_that_is_none_is_told_from_one,
+        a_writer_whose_words_make_no_sense_leads_nobody_astray,
     }
 };
 
