@@ -1,0 +1,157 @@
+//! Messages that have arrived and were not taken yet, and how a subscriber's thread and its reader pass them on.
+//!
+//! The one invariant that matters: **the end is told after everything that arrived before it.**
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+use unisono_os::poll::Waker;
+
+/// Why no more messages come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum End {
+    /// The publisher said goodbye.
+    Left,
+    /// The connection ended, or nothing came over it any more: the publisher died, or its machine, or the way there.
+    LinkLost,
+    /// A message is missing.
+    Lost {
+        /// The number of the message that was to come.
+        expected: u64,
+        /// The number of the one that came.
+        found: u64,
+    },
+    /// Something arrived that is not tagged with the queue's key.
+    Unauthentic,
+    /// Something arrived that cannot be, though it was tagged with the key.
+    Broken(&'static str),
+}
+
+/// What [`Subscriber::wait`](crate::Subscriber::wait) found.
+#[derive(Debug)]
+pub enum Found {
+    /// The next message.
+    Message(Vec<u8>),
+    /// There are none, and no more will come.
+    End(End),
+    /// The caller's own reason to end the wait.
+    Over,
+    /// Nothing, in all the time.
+    Nothing,
+}
+
+#[derive(Debug, Default)]
+struct Content {
+    messages: VecDeque<Vec<u8>>,
+    /// How many have arrived in all, those before this reader came included.
+    arrived: u64,
+    is_complete: bool,
+    end: Option<End>,
+}
+
+/// What a subscriber shares with its thread.
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    content: Mutex<Content>,
+    changed: Condvar,
+    /// How many messages are finished, those before this reader came included.
+    finished: AtomicU64,
+    /// Wakes the thread.
+    pub(crate) waker: Waker,
+}
+
+impl Inbox {
+    pub(crate) fn new(messages: u64, waker: Waker) -> Inbox {
+        let content = Content { arrived: messages, ..Content::default() };
+        Inbox {
+            content: Mutex::new(content),
+            changed: Condvar::new(),
+            finished: AtomicU64::new(messages),
+            waker,
+        }
+    }
+
+    fn change(&self, act: impl FnOnce(&mut Content)) {
+        act(&mut self.content.lock());
+        self.changed.notify_all();
+    }
+
+    pub(crate) fn deliver(&self, message: Vec<u8>) {
+        self.change(|content| {
+            content.messages.push_back(message);
+            content.arrived += 1;
+        });
+    }
+
+    pub(crate) fn put_back(&self, message: Vec<u8>) {
+        self.change(|content| content.messages.push_front(message));
+    }
+
+    pub(crate) fn arrived(&self) -> u64 {
+        self.content.lock().arrived
+    }
+
+    pub(crate) fn set_complete(&self) {
+        self.change(|content| content.is_complete = true);
+    }
+
+    /// The first reason stands.
+    pub(crate) fn end(&self, end: End) {
+        self.change(|content| {
+            content.end.get_or_insert(end);
+        });
+    }
+
+    pub(crate) fn rouse(&self) {
+        self.change(|_| ());
+    }
+
+    pub(crate) fn finish_one(&self) {
+        self.finished.fetch_add(1, Ordering::Release);
+        self.waker.wake();
+    }
+
+    /// Pairs with the release in `finish_one`.
+    pub(crate) fn finished(&self) -> u64 {
+        self.finished.load(Ordering::Acquire)
+    }
+
+    /// The next message, or why there is none.
+    pub(crate) fn wait(&self, timeout: Option<Duration>, is_over: impl Fn() -> bool) -> Found {
+        self.wait_for(timeout, is_over, |content| content.messages.pop_front().map(Found::Message))
+    }
+
+    /// Until all readers have come.
+    pub(crate) fn wait_until_complete(&self, timeout: Option<Duration>, is_over: impl Fn() -> bool) -> Found {
+        self.wait_for(timeout, is_over, |content| content.is_complete.then(|| Found::Message(Vec::new())))
+    }
+
+    fn wait_for(
+        &self,
+        timeout: Option<Duration>,
+        is_over: impl Fn() -> bool,
+        mut look: impl FnMut(&mut Content) -> Option<Found>,
+    ) -> Found {
+        let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let mut content = self.content.lock();
+        loop {
+            if is_over() {
+                return Found::Over;
+            }
+            if let Some(found) = look(&mut content) {
+                return found;
+            }
+            if let Some(end) = &content.end {
+                return Found::End(end.clone());
+            }
+            match until {
+                Some(until) if Instant::now() >= until => return Found::Nothing,
+                Some(until) => drop(self.changed.wait_until(&mut content, until)),
+                None => self.changed.wait(&mut content),
+            }
+        }
+    }
+}

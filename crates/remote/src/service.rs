@@ -1,0 +1,232 @@
+//! The publisher's thread: it hears what readers say and sends what they have room for.
+//!
+//! It sleeps in the kernel on its socket and its waker. The one invariant that matters: **this thread alone uses the
+//! socket**, and a reader is believed only after it has signed the challenge that was drawn for it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::frame::{self, Header, Kind};
+use crate::key::random;
+use crate::link;
+use crate::manual;
+use crate::publisher::Shared;
+use crate::roster::{Refusal, Welcome, Why};
+use crate::word::{self, Session, Word};
+
+/// So many may have said hello and not yet joined; who comes first is forgotten first, and says hello again.
+const MOST_STRANGERS: usize = 64;
+/// So many words are heard before messages are sent again.
+const MOST_WORDS_AT_ONCE: usize = 256;
+
+/// The first byte of what an XPUB socket receives.
+const UNSUBSCRIBED: u8 = 0;
+const SUBSCRIBED: u8 = 1;
+
+/// Somebody who said hello and was challenged.
+#[derive(Debug)]
+struct Stranger {
+    session: Session,
+    challenge: [u8; 16],
+}
+
+/// What the thread has.
+pub(crate) struct Service {
+    socket: zmq::Socket,
+    shared: Arc<Shared>,
+    strangers: VecDeque<Stranger>,
+    /// Ends after the socket.
+    _context: zmq::Context,
+}
+
+impl Service {
+    pub(crate) fn new(context: zmq::Context, socket: zmq::Socket, shared: Arc<Shared>) -> Service {
+        Service { socket, shared, strangers: VecDeque::new(), _context: context }
+    }
+
+    /// The thread's life, until everybody has everything after the end, or may not take longer.
+    pub(crate) fn run(mut self) {
+        if let Err(error) = self.serve() {
+            tracing::error!(%error, "a queue cannot reach its readers elsewhere any more");
+            self.shared.change(|roster| roster.lose_all());
+            self.shared.tell();
+        }
+    }
+
+    fn serve(&mut self) -> zmq::Result<()> {
+        loop {
+            let closing_until = self.shared.closing_until();
+            let is_over = closing_until.is_some_and(|until| Instant::now() >= until)
+                || closing_until.is_some() && self.shared.look(|roster| roster.all_is_received());
+            if is_over {
+                return Ok(());
+            }
+            link::wait(&[&self.socket], Some(&self.shared.waker), closing_until)?;
+            self.shared.waker.drain();
+            let mut is_news = false;
+            for _ in 0..MOST_WORDS_AT_ONCE {
+                match self.socket.recv_msg(zmq::DONTWAIT) {
+                    Ok(word) => is_news |= self.hear(word)?,
+                    Err(zmq::Error::EAGAIN) => break,
+                    Err(error) => return Err(error),
+                }
+            }
+            self.send_what_is_due()?;
+            if is_news {
+                self.shared.tell();
+            }
+        }
+    }
+
+    /// Somebody subscribed or unsubscribed. Says whether a reader came, is ready, or went.
+    fn hear(&mut self, mut heard: zmq::Message) -> zmq::Result<bool> {
+        let (word, session) = match heard.split_first() {
+            Some((&UNSUBSCRIBED, topic)) => {
+                let Some((Word::Hello, session)) = Word::read(topic) else { return Ok(false) };
+                return Ok(self.has_gone(session, Why::LinkLost));
+            }
+            Some((&SUBSCRIBED, topic)) => match Word::read(topic) {
+                Some(read) => read,
+                None => return Ok(false), // No reader of ours; it hears nothing.
+            },
+            _ => return Ok(false),
+        };
+        let address = heard.gets("Peer-Address").unwrap_or("an unknown address").to_string();
+        match word {
+            Word::Hello => self.challenge(session).map(|()| false),
+            Word::Join { rank, pid } => self.join(session, rank, pid, address, &heard[1..]),
+            Word::Ack { parts, messages } => Ok(self.acknowledge(session, parts, messages, &heard[1..])),
+            Word::Goodbye => {
+                let is_signed = self.is_signed(session, &heard[1..]);
+                Ok(is_signed && self.has_gone(session, Why::Left))
+            }
+        }
+    }
+
+    /// A stranger's hello: give it something to sign, if it can be let hear that at all. If not, it asks again.
+    fn challenge(&mut self, session: Session) -> zmq::Result<()> {
+        let is_known = self.strangers.iter().any(|stranger| stranger.session == session)
+            || self.shared.look(|roster| roster.find(session).is_some());
+        let topic = word::topic(session);
+        if is_known || !manual::grant(&self.socket, &topic)? {
+            return Ok(());
+        }
+        let challenge = match random() {
+            Ok(challenge) => challenge,
+            Err(error) => {
+                tracing::error!(%error, "a reader was not let in");
+                return Ok(());
+            }
+        };
+        if self.strangers.len() == MOST_STRANGERS {
+            self.strangers.pop_front();
+        }
+        self.strangers.push_back(Stranger { session, challenge });
+        self.answer(session, Kind::Challenge, &[&session, &challenge])
+    }
+
+    /// A stranger signed its challenge, or claims so.
+    fn join(
+        &mut self,
+        session: Session,
+        rank: u64,
+        pid: u32,
+        address: String,
+        word: &[u8],
+    ) -> zmq::Result<bool> {
+        let Some(at) = self.strangers.iter().position(|stranger| stranger.session == session) else {
+            return Ok(false);
+        };
+        let Some(Stranger { challenge, .. }) = self.strangers.remove(at) else { return Ok(false) };
+        let config = &self.shared.config;
+        if !Word::is_signed(word, &config.key, config.nonce, challenge) {
+            tracing::warn!(rank, address, "a reader was turned away: it does not have the queue's key");
+            return Ok(false);
+        }
+        let joined = self.shared.change(|roster| roster.join(rank, session, challenge, pid, address.clone()));
+        match joined {
+            Ok(Welcome { part, message }) => {
+                let own_pid = std::process::id().to_le_bytes();
+                let (rank, part, message) =
+                    (config.rank.to_le_bytes(), part.to_le_bytes(), message.to_le_bytes());
+                self.answer(
+                    session,
+                    Kind::Welcome,
+                    &[&session, &challenge, &rank, &own_pid, &part, &message],
+                )?;
+                Ok(true)
+            }
+            Err(refusal) => {
+                tracing::warn!(rank, address, ?refusal, "a reader was turned away");
+                let (code, pid, text) = match refusal {
+                    Refusal::Taken { pid, address } => (1u32, pid, address),
+                    Refusal::UnknownRank => (2, 0, format!("there is no reader of rank {rank} elsewhere")),
+                    Refusal::Closing => (3, 0, "the queue has ended".to_string()),
+                };
+                let (code, pid) = (code.to_le_bytes(), pid.to_le_bytes());
+                self.answer(session, Kind::Refused, &[&session, &challenge, &code, &pid, text.as_bytes()])?;
+                Ok(false)
+            }
+        }
+    }
+
+    fn answer(&self, session: Session, kind: Kind, fields: &[&[u8]]) -> zmq::Result<()> {
+        self.say(session, Header::of(kind, self.shared.config.nonce), &fields.concat())
+    }
+
+    fn say(&self, session: Session, header: Header, payload: &[u8]) -> zmq::Result<()> {
+        let tag = header.tag(&self.shared.config.key, payload);
+        // Whoever has no room for an answer is far from keeping to the rules, and loses its session by and by.
+        frame::send(&self.socket, &word::topic(session), header, payload, &tag).map(drop)
+    }
+
+    fn acknowledge(&mut self, session: Session, parts: u64, messages: u64, word: &[u8]) -> bool {
+        if !self.is_signed(session, word) {
+            return false;
+        }
+        match self.shared.change(|roster| roster.acknowledge(session, parts, messages)) {
+            Ok(is_news) => is_news,
+            Err(why) => self.has_gone(session, why),
+        }
+    }
+
+    fn is_signed(&self, session: Session, word: &[u8]) -> bool {
+        let challenge = self.shared.look(|roster| roster.find(session).map(|present| present.challenge));
+        let config = &self.shared.config;
+        challenge.is_some_and(|challenge| Word::is_signed(word, &config.key, config.nonce, challenge))
+    }
+
+    fn has_gone(&mut self, session: Session, why: Why) -> bool {
+        self.strangers.retain(|stranger| stranger.session != session);
+        self.shared.change(|roster| roster.has_gone(session, why))
+    }
+
+    /// Send to each reader what it has room for, in turn.
+    fn send_what_is_due(&mut self) -> zmq::Result<()> {
+        let (nonce, key) = (self.shared.config.nonce, &self.shared.config.key);
+        for session in self.shared.look(|roster| roster.due_to_hear_of_completeness()) {
+            self.answer(session, Kind::Complete, &[&session])?;
+        }
+        loop {
+            let due = self.shared.look(|roster| roster.due());
+            if due.is_empty() {
+                break;
+            }
+            for (session, part) in due {
+                let header = part.header(nonce);
+                let tag = part.tag(key, header);
+                if !frame::send(&self.socket, &word::topic(session), header, part.payload(), tag)? {
+                    // Its next word shows whether there is room.
+                    self.shared.look(|roster| roster.put_back(session, part.number));
+                    return Ok(());
+                }
+            }
+        }
+        let (parts, message) = self.shared.look(|roster| (roster.backlog.parts(), roster.backlog.messages()));
+        for session in self.shared.look(|roster| roster.due_to_end()) {
+            self.say(session, Header { part: parts, message, ..Header::of(Kind::End, nonce) }, &[])?;
+        }
+        Ok(())
+    }
+}
