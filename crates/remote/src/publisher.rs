@@ -94,7 +94,7 @@ pub struct Unfinished {
 pub struct Publisher {
     shared: Arc<Shared>,
     address: SocketAddr,
-    thread: Option<JoinHandle<()>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
     born: ForkMark,
 }
 
@@ -114,7 +114,7 @@ impl Publisher {
         let service = Service::new(context, socket, Arc::clone(&shared));
         let thread = crate::spawn("unisono-publish", move || service.run())
             .map_err(|error| system("starting a publisher's thread", &error))?;
-        Ok(Publisher { shared, address, thread: Some(thread), born: ForkMark::now() })
+        Ok(Publisher { shared, address, thread: Mutex::new(Some(thread)), born: ForkMark::now() })
     }
 
     /// Where readers find it.
@@ -175,19 +175,18 @@ impl Publisher {
 
     /// Say that there is nothing more, and wait until every reader that is there has everything, for at most `patience`.
     /// In a forked child nothing happens.
-    pub fn close(&mut self, patience: Duration) {
+    pub fn close(&self, patience: Duration) {
         if self.born.crossed_fork() {
-            // The thread is the parent's, and so is the lock, which it may hold.
-            std::mem::forget(self.thread.take());
-            return;
+            return; // The thread is the parent's, and so are the locks, which it may hold.
         }
-        let Some(thread) = self.thread.take() else { return };
+        let Some(thread) = self.thread.lock().take() else { return };
         let now = Instant::now();
-        // Nobody closes it twice.
+        // It is closed once: whoever closes it has taken the thread.
         let _ = self.shared.closing_until.set(now.checked_add(patience).unwrap_or(now));
         self.shared.change(|roster| roster.is_closing = true);
         self.shared.waker.wake();
-        if thread.join().is_err() {
+        // The last who has this may be the thread itself, in its listener.
+        if thread.thread().id() != std::thread::current().id() && thread.join().is_err() {
             tracing::error!("a publisher's thread panicked");
         }
     }
@@ -195,6 +194,9 @@ impl Publisher {
 
 impl Drop for Publisher {
     fn drop(&mut self) {
+        if self.born.crossed_fork() {
+            std::mem::forget(self.thread.get_mut().take());
+        }
         self.close(Duration::ZERO);
     }
 }

@@ -65,7 +65,7 @@ fn message(number: u64, bytes: usize) -> Vec<u8> {
 
 #[test]
 fn every_reader_gets_every_message_whole_and_in_order() {
-    let mut publisher = publisher_for(&[4, 9], false);
+    let publisher = publisher_for(&[4, 9], false);
     let readers = [open(&publisher, 4), open(&publisher, 9)];
     assert_eq!((readers[0].publisher_rank(), readers[0].publisher_pid()), (3, std::process::id()));
     let lengths = [0, 1, 100, PART_BYTES - 1, PART_BYTES, PART_BYTES + 1, 40 << 20, 5];

@@ -98,6 +98,7 @@ fn reader(reader: &ReaderFacts) -> Vec<String> {
         Presence::Left => "left".to_string(),
         Presence::Dead => "DEAD".to_string(),
         Presence::Broken => "broken".to_string(),
+        Presence::Unreachable => "UNREACHABLE".to_string(),
         _ => "unknown".to_string(),
     };
     vec![

@@ -108,6 +108,8 @@ pub struct ReaderFacts {
     pub presence: Presence,
     /// Its process, once one has claimed the rank.
     pub process: Option<ProcessFacts>,
+    /// The address from which it came, if it is elsewhere.
+    pub address: Option<String>,
     /// Messages that it has not finished with.
     pub lag_messages: u64,
     /// Bytes of the ring that it keeps occupied.

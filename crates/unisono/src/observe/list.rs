@@ -118,7 +118,8 @@ fn queue_facts(seen: &QueueSeen, pid: u32) -> QueueFacts {
         rank: reader.rank,
         presence: reader.presence,
         // The writer knows its readers by the numbers that the kernel gave them in its namespace.
-        process: reader.pid.map(|pid| ProcessFacts::of(pid, is_visible)),
+        process: reader.pid.map(|pid| ProcessFacts::of(pid, is_visible && reader.address.is_none())),
+        address: reader.address.as_deref().map(plain),
         lag_messages: reader.lag_messages,
         lag_bytes: reader.lag_bytes,
         last_step: reader.last_step,

@@ -1,5 +1,6 @@
 //! Describing a queue before it is made.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,11 +8,13 @@ use std::time::Duration;
 use unisono_os::cpu;
 use unisono_os::poll::Waker;
 
+use super::elsewhere::{Outlet, Plan, Room};
 use super::error::{Error, Result};
 use super::hall::{Hall, WhenGone};
 use super::handle::Handle;
 use super::host::{self, Host};
 use super::memory::{MOST_READERS, Made, WriterMemory};
+use super::pool::MOST_UNREAD_BYTES;
 use super::writer::{Limits, Writer};
 use crate::background::Background;
 use crate::marker::own_pidfd;
@@ -33,6 +36,8 @@ pub struct Builder {
     timeout: Option<Duration>,
     warn_interval: Duration,
     directory: Option<PathBuf>,
+    remote_ranks: Vec<usize>,
+    connect_ip: Option<IpAddr>,
 }
 
 impl Builder {
@@ -47,6 +52,8 @@ impl Builder {
             timeout: Some(crate::DEFAULT_TIMEOUT),
             warn_interval: WARN_INTERVAL,
             directory: std::env::var_os("UNISONO_DIR").map(PathBuf::from),
+            remote_ranks: Vec::new(),
+            connect_ip: None,
         }
     }
 
@@ -111,19 +118,41 @@ impl Builder {
         self
     }
 
+    /// Readers of these ranks elsewhere, on other machines: messages go to them over the network. Default: none.
+    ///
+    /// The handle then holds the key with which both sides sign; it is to be kept from others. What goes over the network
+    /// is signed and not encrypted.
+    #[cfg(feature = "remote")]
+    pub fn remote_readers(mut self, ranks: impl IntoIterator<Item = usize>) -> Self {
+        self.remote_ranks = ranks.into_iter().collect();
+        self
+    }
+
+    /// The address of this machine, IPv4 or IPv6, at which readers elsewhere reach it; the port is the system's choice.
+    /// Default: the address from which this machine would send to others, without a network the loopback's.
+    #[cfg(feature = "remote")]
+    pub fn connect_ip(mut self, ip: IpAddr) -> Self {
+        self.connect_ip = Some(ip);
+        self
+    }
+
     fn check(&self) -> Result<()> {
         let refuse = |problem: String| Err(Error::argument("create", problem));
-        let readers = self.reader_ranks.len();
-        if readers > MOST_READERS {
-            return refuse(format!("{readers} readers on one machine: at most {MOST_READERS}"));
+        for (readers, place) in [(self.reader_ranks.len(), "on one machine"), (self.remote_ranks.len(), "elsewhere")] {
+            if readers > MOST_READERS {
+                return refuse(format!("{readers} readers {place}: at most {MOST_READERS}"));
+            }
         }
-        let mut ranks = self.reader_ranks.clone();
+        let mut ranks = [&self.reader_ranks[..], &self.remote_ranks[..]].concat();
         ranks.sort_unstable();
         if let Some(twice) = ranks.windows(2).find(|pair| pair[0] == pair[1]) {
             return refuse(format!("reader rank {} is there twice", twice[0]));
         }
         if self.max_chunks == Some(0) {
             return refuse("max_chunks is 0: at least one message must be allowed to be unread".to_string());
+        }
+        if let Some(ip) = self.connect_ip.filter(IpAddr::is_unspecified) {
+            return refuse(format!("connect_ip {ip} is no address that others can connect to"));
         }
         if self.warn_interval.is_zero() {
             return refuse("a warn_interval of zero would warn for ever".to_string());
@@ -138,13 +167,16 @@ impl Builder {
     pub fn create(self) -> Result<Writer> {
         self.check()?;
         let nonce = unisono_os::random::bytes::<16>().map_err(Error::os("drawing a queue's name"))?;
-        let handle = Handle::new(nonce, self.rank, &self.reader_ranks, self.directory.as_deref());
+        let nonce_word = Handle::nonce_word_of(nonce);
         let readers = self.reader_ranks.len();
+        // Readers elsewhere need no ring, but what is unread by them is bounded as if there were one.
+        let is_all_elsewhere = readers == 0 && !self.remote_ranks.is_empty();
+        let ring_bytes = if is_all_elsewhere { 0 } else { self.ring_bytes };
         let Made { memory, descriptor, marker } =
-            WriterMemory::create(self.ring_bytes, handle.nonce_word(), self.rank, readers)?;
+            WriterMemory::create(ring_bytes, nonce_word, self.rank, readers)?;
         let marker = Arc::new(marker);
         let crowded = (readers + 1) as f64 > cpu::usable_cores();
-        let longest = memory.ring_bytes() / 4;
+        let longest = memory.ring_bytes().max(self.ring_bytes as u64) / 4;
         let limits = Limits {
             timeout: self.timeout,
             warn_interval: self.warn_interval,
@@ -152,8 +184,15 @@ impl Builder {
             max_chunk_bytes: self.max_chunk_bytes.map_or(longest, |bytes| longest.min(bytes as u64)),
             crowded,
         };
+        let outlet = self.outlet(nonce, &limits)?;
+        let elsewhere = outlet.as_ref().map(Outlet::at);
+        let handle = Handle::new(nonce, self.rank, &self.reader_ranks, self.directory.as_deref(), elsewhere);
         let waker = Waker::new().map_err(Error::os("making the host's wake-up"))?;
-        let hall = Arc::new(Hall::new(memory, &self.reader_ranks, self.when_gone, waker));
+        let hall = Arc::new(Hall::new(memory, &self.reader_ranks, self.when_gone, waker, outlet));
+        let listening = Arc::downgrade(&hall);
+        if let Some(outlet) = &hall.outlet {
+            outlet.listen(move || listening.upgrade().iter().for_each(|hall| hall.has_news_from_elsewhere()));
+        }
         let host = Host {
             hall: Arc::clone(&hall),
             doors: host::open_doors(&handle)?,
@@ -165,5 +204,27 @@ impl Builder {
         };
         let host = Background::spawn("unisono-queue", move || host.run())?;
         Ok(Writer::assemble(hall, handle, limits, host, marker))
+    }
+
+    /// The way to readers elsewhere, if there are to be any.
+    fn outlet(&self, nonce: [u8; 16], limits: &Limits) -> Result<Option<Outlet>> {
+        if self.remote_ranks.is_empty() {
+            return Ok(None);
+        }
+        let room = Room {
+            messages: self.max_chunks,
+            bytes: self.ring_bytes as u64,
+            small: limits.max_chunk_bytes,
+            bytes_of_any: MOST_UNREAD_BYTES,
+        };
+        let plan = Plan {
+            nonce,
+            writer_rank: self.rank,
+            ranks: self.remote_ranks.clone(),
+            ip: self.connect_ip,
+            policy: self.when_gone,
+            room,
+        };
+        Outlet::open(plan).map(Some)
     }
 }

@@ -27,10 +27,6 @@ pub(super) struct Claimed {
 
 /// Claim `rank` of the queue that the handle names.
 pub(super) fn claim(handle: &Handle, rank: usize, deadline: Option<Instant>) -> Result<Claimed> {
-    let ranks = handle.reader_ranks();
-    if !ranks.contains(&rank) {
-        return Err(Error::UnknownRank { rank, ranks });
-    }
     let failed = |problem: String| Error::Meeting { queue: handle.name(), problem };
     let connection = connect(handle, deadline)?;
     crate::fault::reach("connected");

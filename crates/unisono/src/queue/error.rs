@@ -44,6 +44,8 @@ pub enum Presence {
     Dead,
     /// It wrote a position that cannot be, and is listened to no more.
     Broken,
+    /// Its connection was lost: its process died, or its machine, or the way there.
+    Unreachable,
 }
 
 /// One reader, as its writer sees it.
@@ -62,6 +64,8 @@ pub struct ReaderStatus {
     pub lag_bytes: u64,
     /// How long ago it finished a message or came in; `None` if it never did.
     pub last_step: Option<Duration>,
+    /// The address from which it came, if that is not this machine's memory.
+    pub address: Option<String>,
 }
 
 impl fmt::Display for ReaderStatus {
@@ -72,8 +76,12 @@ impl fmt::Display for ReaderStatus {
             Presence::Left => "left",
             Presence::Dead => "dead",
             Presence::Broken => "broken",
+            Presence::Unreachable => "unreachable",
         };
-        let pid = self.pid.map_or("unknown".to_string(), |pid| pid.to_string());
+        let mut pid = self.pid.map_or("unknown".to_string(), |pid| pid.to_string());
+        if let Some(address) = &self.address {
+            pid = format!("{pid} at {address}");
+        }
         let (messages, bytes) = (self.lag_messages, self.lag_bytes);
         write!(f, "rank {} (pid {pid}, {presence}, behind by {messages} messages, {bytes} bytes", self.rank)?;
         match self.last_step {
@@ -167,6 +175,35 @@ pub enum Error {
         pid: u32,
         /// What was found.
         problem: &'static str,
+    },
+    /// The connection to the other side was lost: at once when it was reset, otherwise when nothing came over it for about
+    /// two seconds. Its process died, or its machine, or the way there. What had arrived before can be read first.
+    #[error(
+        "{role}, rank {rank} (pid {pid} at {address}), cannot be reached any more: it died, or the network to it"
+    )]
+    LinkLost {
+        /// Which side it was.
+        role: Role,
+        /// Its rank.
+        rank: usize,
+        /// Its process, on its machine.
+        pid: u32,
+        /// Its machine.
+        address: String,
+    },
+    /// A message from another machine is missing. None is ever left out in silence: open the queue again.
+    #[error("message {expected} is missing: {found} came in its place")]
+    Lost {
+        /// The number of the message that was to come; the first is 0.
+        expected: u64,
+        /// The number of the one that came.
+        found: u64,
+    },
+    /// Readers elsewhere cannot be served, or reached.
+    #[error("readers elsewhere: {problem}")]
+    Elsewhere {
+        /// What was asked, what was found, what to do.
+        problem: String,
     },
     /// The memory of a large message did not reach this process; the message stays the next. What the problem names (open
     /// files, memory) is to be raised, and the queue to be opened again.

@@ -17,6 +17,7 @@ use unisono_os::socket::{Connection, SocketError};
 use unisono_os::{clock, futex};
 use unisono_protocol::{Bell, Futex, ring};
 
+use super::elsewhere::Outlet;
 use super::error::{Error, Presence, ReaderStatus, Role};
 use super::memory::{ReaderMemory, WriterMemory};
 use super::messages::{self, Message};
@@ -116,6 +117,8 @@ pub(super) struct Hall {
     /// Wakes the host thread.
     pub(super) host: Waker,
     pub(super) host_is_to_end: AtomicBool,
+    /// The way to readers elsewhere, if there are to be any.
+    pub(super) outlet: Option<Outlet>,
     seats: Mutex<Vec<Seat>>,
     /// The homes of large messages that every reader is to know. Taken after the lock of the seats, never before.
     homes: Mutex<Vec<Arc<Housing>>>,
@@ -199,7 +202,13 @@ impl Guest {
 }
 
 impl Hall {
-    pub(super) fn new(memory: WriterMemory, ranks: &[usize], policy: WhenGone, host: Waker) -> Hall {
+    pub(super) fn new(
+        memory: WriterMemory,
+        ranks: &[usize],
+        policy: WhenGone,
+        host: Waker,
+        outlet: Option<Outlet>,
+    ) -> Hall {
         let seats = ranks.iter().map(|rank| Seat { rank: *rank, occupant: Occupant::Awaited }).collect();
         Hall {
             memory,
@@ -208,6 +217,7 @@ impl Hall {
             lobby: Bell::default(),
             host,
             host_is_to_end: AtomicBool::new(false),
+            outlet,
             seats: Mutex::new(seats),
             homes: Mutex::default(),
             generation: AtomicU64::new(1),
@@ -251,6 +261,7 @@ impl Hall {
                 }
             }
         }
+        view.trouble = view.trouble.or_else(|| self.outlet.as_ref()?.trouble());
         view
     }
 
@@ -295,8 +306,22 @@ impl Hall {
         for guest in self.present() {
             guest.memory.page().tail.space.wake_always(&Ringer);
         }
+        self.outlet.iter().for_each(Outlet::rouse);
         let _seats = self.seats.lock(); // Who is about to sleep on the condition has looked at it or sees it now.
         self.changed.notify_all();
+    }
+
+    /// A reader elsewhere came, is ready, or is gone.
+    pub(super) fn has_news_from_elsewhere(&self) {
+        let is_complete = {
+            let seats = self.seats.lock();
+            self.announce();
+            self.note_completeness(&seats)
+        };
+        self.wake_writer();
+        if is_complete {
+            self.ring_readers();
+        }
     }
 
     pub(super) fn present(&self) -> Vec<Arc<Guest>> {
@@ -353,7 +378,7 @@ impl Hall {
             Occupant::Present(guest) => guest.is_ready.load(Ordering::Acquire),
             Occupant::Awaited => false,
             Occupant::Gone { .. } => self.policy == WhenGone::GoOn,
-        })
+        }) && self.outlet.as_ref().is_none_or(Outlet::is_complete)
     }
 
     /// Let readers see it if everybody has come; says whether. They are to be rung then, without the lock.
@@ -363,6 +388,7 @@ impl Hall {
         let is_complete = self.is_complete(seats);
         if is_complete {
             self.memory.page().set_ready();
+            self.outlet.iter().for_each(Outlet::say_complete);
         }
         is_complete
     }
@@ -381,8 +407,23 @@ impl Hall {
         }
     }
 
+    /// What is known of every reader.
+    pub(super) fn statuses(&self) -> Vec<ReaderStatus> {
+        let mut readers = self.statuses_of(|_| true);
+        readers.extend(self.outlet.iter().flat_map(Outlet::statuses));
+        readers
+    }
+
+    /// Those that a wait for everybody waits for.
+    pub(super) fn missing(&self) -> Vec<ReaderStatus> {
+        let is_ready = |seat: &Seat| matches!(&seat.occupant, Occupant::Present(guest) if guest.is_ready.load(Ordering::Acquire));
+        let mut missing = self.statuses_of(|seat| !is_ready(seat));
+        missing.extend(self.outlet.iter().flat_map(Outlet::missing));
+        missing
+    }
+
     /// What is known of the readers of these seats.
-    pub(super) fn statuses(&self, of: impl Fn(&Seat) -> bool) -> Vec<ReaderStatus> {
+    pub(super) fn statuses_of(&self, of: impl Fn(&Seat) -> bool) -> Vec<ReaderStatus> {
         let (head, messages) = self.stand();
         let seats = self.seats.lock();
         seats.iter().filter(|seat| of(seat)).map(|seat| self.status(seat, head, messages)).collect()
@@ -412,7 +453,7 @@ impl Hall {
                 (Some(*pid), presence, behind(position, read), None)
             }
         };
-        ReaderStatus { rank: seat.rank, pid, presence, lag_messages, lag_bytes, last_step }
+        ReaderStatus { rank: seat.rank, pid, presence, lag_messages, lag_bytes, last_step, address: None }
     }
 
     /// Where a guest stands, bounded by the ring, given a look at the `head`; `None` if it says what cannot be.

@@ -233,7 +233,7 @@ impl Host {
             pid: process::pid(),
             messages: self.hall.stand().1,
             ring_bytes: self.hall.memory.ring_bytes(),
-            readers: self.hall.statuses(|_| true),
+            readers: self.hall.statuses(),
         });
         let _ = messages::send(stranger, &seen, &[], Some(Instant::now()));
     }

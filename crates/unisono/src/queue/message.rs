@@ -3,43 +3,51 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::sync::Arc;
 
+use unisono_os::fork_guard::ForkMark;
 use unisono_protocol::ring::Record;
 
+use super::elsewhere::Far;
 use super::error::Error;
-use super::memory::Home;
-use super::reader::Reader;
+use super::near::{Housed, Near};
 use crate::memory::{Source, Target, copy};
 
-/// A message in place. Dropped, it is read, and its room goes back to the writer.
+/// The next message. Dropped, it is read, and its room goes back to the writer.
 ///
-/// No reference to its bytes is made, since its writer, another process, could change them: they are copied out, or
-/// read through [`io::Read`]; who can trust the writer may ask for a slice.
+/// On the writer's machine it is in place: no reference to its bytes is made, since its writer, another process, could change
+/// them; they are copied out, or read through [`io::Read`]; who can trust the writer may ask for a slice.
 #[derive(Debug)]
 pub struct Message<'r> {
-    reader: &'r mut Reader,
-    record: Record,
-    /// Where a large message lies, and its length.
-    home: Option<(Arc<Home>, u64)>,
+    body: Body<'r>,
     taken: usize,
     is_kept: bool,
+    born: ForkMark,
+}
+
+#[derive(Debug)]
+enum Body<'r> {
+    /// In the ring, or at home elsewhere in memory.
+    InPlace { near: &'r mut Near, record: Record, home: Option<Housed> },
+    /// Its own.
+    Arrived { far: &'r mut Far, bytes: Vec<u8> },
 }
 
 impl<'r> Message<'r> {
     #[inline]
-    pub(super) fn new(reader: &'r mut Reader, record: Record, home: Option<(Arc<Home>, u64)>) -> Self {
-        Message { reader, record, home, taken: 0, is_kept: false }
+    pub(super) fn in_place(near: &'r mut Near, record: Record, home: Option<Housed>, born: ForkMark) -> Self {
+        Message { body: Body::InPlace { near, record, home }, taken: 0, is_kept: false, born }
+    }
+
+    pub(super) fn arrived(far: &'r mut Far, bytes: Vec<u8>, born: ForkMark) -> Self {
+        Message { body: Body::Arrived { far, bytes }, taken: 0, is_kept: false, born }
     }
 
     #[inline]
     fn contents(&self) -> Source<'_> {
-        match &self.home {
-            None => {
-                let at = self.reader.position() + self.record.contents();
-                self.reader.line.writer.data(at, self.record.bytes).as_source()
-            }
-            Some((home, bytes)) => home.data(*bytes).as_source(),
+        match &self.body {
+            Body::InPlace { near, record, home: None } => near.contents(*record),
+            Body::InPlace { home: Some((home, bytes)), .. } => home.data(*bytes).as_source(),
+            Body::Arrived { bytes, .. } => Source::of(bytes),
         }
     }
 
@@ -55,7 +63,7 @@ impl<'r> Message<'r> {
     }
 
     /// Where it begins: [`len`](Message::len) bytes that may be read as long as this lives, and that the writer's process could
-    /// change.
+    /// change, if it is on this machine.
     pub fn as_ptr(&self) -> *const u8 {
         self.contents().start()
     }
@@ -63,7 +71,7 @@ impl<'r> Message<'r> {
     /// Copy its beginning, as much as fits; gives how much that was. In a forked child that is nothing.
     #[inline]
     pub fn copy_to(&self, into: &mut [u8]) -> usize {
-        if self.reader.crossed_fork() {
+        if self.born.crossed_fork() {
             return 0;
         }
         let contents = self.contents();
@@ -100,7 +108,7 @@ impl<'r> Message<'r> {
 /// Reads one stretch after the other.
 impl io::Read for Message<'_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        if self.reader.crossed_fork() {
+        if self.born.crossed_fork() {
             return Err(io::Error::other(Error::Forked { operation: "read" }));
         }
         let rest = self.contents().part(self.taken, into.len());
@@ -115,8 +123,14 @@ impl Drop for Message<'_> {
     #[inline]
     fn drop(&mut self) {
         // A forked child takes nothing from its parent.
-        if !self.is_kept && !self.reader.crossed_fork() {
-            self.reader.pass(self.record);
+        if self.born.crossed_fork() {
+            return;
+        }
+        match &mut self.body {
+            Body::InPlace { .. } if self.is_kept => {}
+            Body::InPlace { near, record, .. } => near.pass(*record),
+            Body::Arrived { far, bytes } if self.is_kept => far.put_back(std::mem::take(bytes)),
+            Body::Arrived { far, .. } => far.finish(),
         }
     }
 }

@@ -81,7 +81,7 @@ pub(crate) enum Refusal {
 }
 
 impl Language for Message {
-    const LONGEST: usize = 8 * 1024;
+    const LONGEST: usize = 24 * 1024;
 
     /// A refusal to go on.
     fn not_understood(problem: String) -> Self {
@@ -106,14 +106,18 @@ mod tests {
             lag_messages: u64::MAX,
             lag_bytes: u64::MAX,
             last_step: Some(Duration::from_nanos(u64::MAX)),
+            address: None,
         };
+        let longest_address = "0000:0000:0000:0000:0000:0000:0000:0000%wlp0s20f3u1u4".to_string();
+        let elsewhere = ReaderStatus { address: Some(longest_address), ..reader.clone() };
+        let most = super::super::memory::MOST_READERS;
         let seen = QueueSeen {
             name: "01234567".to_string(),
             writer_rank: u64::MAX,
             pid: u32::MAX,
             messages: u64::MAX,
             ring_bytes: u64::MAX,
-            readers: vec![reader; super::super::memory::MOST_READERS],
+            readers: [vec![reader; most], vec![elsewhere; most]].concat(),
         };
         let (here, there) = Connection::pair().unwrap();
         send(&here, &Message::Seen(seen.clone()), &[], None).unwrap();

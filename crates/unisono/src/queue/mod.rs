@@ -13,11 +13,15 @@
 //! A reader that waits looks for a while and then sleeps; a writer makes a system call only for those who sleep. A
 //! process that dies is heard of within milliseconds by whoever waits for it.
 //!
-//! Inside, arrows go one way: `writer`, `reader` → `host`, `claim`, `line` → `hall` → `memory`; the steps in shared memory
-//! are those of [`unisono_protocol::ring`], where they are modelled.
+//! Readers on other machines get the same messages over the network, with the feature `remote`: `Builder::remote_readers` names
+//! their ranks, and everything else stays the same.
+//!
+//! Inside, arrows go one way: `writer`, `reader` → `host`, `near`, `claim`, `line` → `hall` → `memory`, `elsewhere`; the steps in
+//! shared memory are those of [`unisono_protocol::ring`], where they are modelled.
 
 mod builder;
 mod claim;
+mod elsewhere;
 mod error;
 mod gather;
 mod hall;
@@ -27,8 +31,10 @@ mod line;
 mod memory;
 mod message;
 pub(crate) mod messages;
+mod near;
 mod pool;
 mod reader;
+mod room;
 mod slot;
 mod wait;
 mod writer;

@@ -13,7 +13,7 @@ use super::hall::Hall;
 use super::memory::Home;
 
 /// Most bytes of large messages that may be unread; a single larger one is always allowed.
-const MOST_UNREAD_BYTES: u64 = 256 << 20;
+pub(super) const MOST_UNREAD_BYTES: u64 = 256 << 20;
 /// Most large messages that may be unread: their homes' descriptors must fit into a reader's socket.
 const MOST_UNREAD: usize = 64;
 /// How much is kept for the next large messages, and in how many homes.

@@ -1,84 +1,79 @@
-//! A reader of a queue: it takes messages in order, in place, and gives their room back.
+//! A reader of a queue, as its user sees it: it takes messages in order, wherever the writer is.
 //!
-//! The one invariant that matters: **what is read from the ring is read once and bounded** by what the writer has published
-//! and the ring can hold; and what was published before the writer's end is delivered before the end is told.
+//! On the writer's machine it reads them in place (`near`), elsewhere they come to it (`elsewhere`). The one invariant that
+//! matters: **every call behaves the same on both**; a message is taken when its guard is dropped, and not before.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use unisono_os::clock;
 use unisono_os::fork_guard::ForkMark;
-use unisono_protocol::ring::{self, Kind, Record, wait_at};
 
-use super::claim;
-use super::error::{Error, Result, Role, WaitedFor};
-use super::hall::Ringer;
+use super::elsewhere::{Far, FarControl};
+use super::error::{Error, Result};
 use super::handle::Handle;
-use super::line::{Fate, Line};
-use super::memory::Home;
+use super::line::Line;
 use super::message::Message;
-use super::wait::{Cadence, Pace, Waiting};
-use crate::background::Background;
-use crate::marker::Marker;
+use super::near::Near;
 
 /// How long a writer may take to let a reader in.
 const OPENING_TAKES: Duration = Duration::from_secs(30);
 
-/// Looks for a message before anything else is thought of; a microsecond or so.
-const EAGER_LOOKS: u32 = 50;
-/// A reader that never waits says now and then that it lives; reading the clock for every message would cost as much as
-/// a short message does.
-const STEPS_NOTED: u64 = 64;
-
-/// Whether a wait ends when the writer is gone.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum UntilGone {
-    Yes,
-    No,
-}
-
 /// A side of a queue that reads. Dropped, it says goodbye.
 #[derive(Debug)]
 pub struct Reader {
-    pub(super) line: Arc<Line>,
+    source: Source,
     handle: Handle,
     rank: usize,
-    writer_pid: u32,
     timeout: Option<Duration>,
-    crowded: bool,
-    /// Where the next message begins, how many there were before it, and up to where they are known to be written.
-    position: u64,
-    messages: u64,
-    head: u64,
-    cadence: Cadence,
-    pace: Pace,
-    listener: Background,
-    _marker: Marker,
     born: ForkMark,
+}
+
+/// Where messages come from.
+#[derive(Debug)]
+enum Source {
+    Near(Near),
+    Far(Far),
 }
 
 /// Ends waits of a [`Reader`] from another thread. In a forked child it does nothing.
 #[derive(Clone, Debug)]
 pub struct ReaderControl {
-    line: Arc<Line>,
+    of: ControlOf,
     born: ForkMark,
+}
+
+#[derive(Clone, Debug)]
+enum ControlOf {
+    Near(Arc<Line>),
+    Far(FarControl),
 }
 
 impl ReaderControl {
     /// End the wait that is under way, if there is one, with [`Error::Cancelled`].
     pub fn cancel(&self) {
-        if !self.born.crossed_fork() {
-            self.line.ends.cancel();
-            self.line.ring();
+        if self.born.crossed_fork() {
+            return;
+        }
+        match &self.of {
+            ControlOf::Near(line) => {
+                line.ends.cancel();
+                line.ring();
+            }
+            ControlOf::Far(far) => far.cancel(),
         }
     }
 
     /// Let every call of this reader end with [`Error::ShutDown`], now and from now on.
     pub fn shut_down(&self) {
-        if !self.born.crossed_fork() {
-            self.line.ends.shut_down();
-            self.line.ring();
+        if self.born.crossed_fork() {
+            return;
+        }
+        match &self.of {
+            ControlOf::Near(line) => {
+                line.ends.shut_down();
+                line.ring();
+            }
+            ControlOf::Far(far) => far.shut_down(),
         }
     }
 }
@@ -97,23 +92,17 @@ impl Reader {
     /// # Errors
     /// As [`Reader::open`].
     pub fn open_within(handle: &Handle, rank: usize, timeout: Duration) -> Result<Reader> {
-        let claimed = claim::claim(handle, rank, Instant::now().checked_add(timeout))?;
-        Ok(Reader {
-            line: claimed.line,
-            handle: handle.clone(),
-            rank,
-            writer_pid: claimed.writer_pid,
-            timeout: Some(crate::DEFAULT_TIMEOUT),
-            crowded: claimed.admitted.crowded,
-            position: claimed.admitted.position,
-            messages: claimed.admitted.messages,
-            head: claimed.admitted.position,
-            cadence: Cadence::default(),
-            pace: Pace::default(),
-            listener: claimed.listener,
-            _marker: claimed.marker,
-            born: ForkMark::now(),
-        })
+        let ranks = handle.reader_ranks();
+        if !ranks.contains(&rank) {
+            return Err(Error::UnknownRank { rank, ranks });
+        }
+        let deadline = Instant::now().checked_add(timeout);
+        let source = match handle.elsewhere().filter(|elsewhere| elsewhere.has(rank)) {
+            Some(elsewhere) => Source::Far(Far::open(handle, elsewhere, rank, deadline)?),
+            None => Source::Near(Near::open(handle, rank, deadline)?),
+        };
+        let (timeout, born) = (Some(crate::DEFAULT_TIMEOUT), ForkMark::now());
+        Ok(Reader { source, handle: handle.clone(), rank, timeout, born })
     }
 
     /// How long [`recv`](Reader::recv) waits; `None`: without end. Default 30 minutes.
@@ -133,7 +122,11 @@ impl Reader {
 
     /// A control with which other threads end this reader's waits.
     pub fn control(&self) -> ReaderControl {
-        ReaderControl { line: Arc::clone(&self.line), born: self.born }
+        let of = match &self.source {
+            Source::Near(near) => ControlOf::Near(Arc::clone(&near.line)),
+            Source::Far(far) => ControlOf::Far(far.control()),
+        };
+        ReaderControl { of, born: self.born }
     }
 
     /// Wait until every reader of the queue is ready, for at most `timeout`.
@@ -142,11 +135,11 @@ impl Reader {
     /// As [`Reader::recv`].
     pub fn wait_until_ready(&mut self, timeout: impl Into<Option<Duration>>) -> Result<()> {
         const OPERATION: &str = "wait_until_ready";
-        if self.crossed_fork() {
-            return Err(Error::Forked { operation: OPERATION });
+        self.check_fork(OPERATION)?;
+        match &mut self.source {
+            Source::Near(near) => near.wait_until_ready(OPERATION, timeout.into()),
+            Source::Far(far) => far.wait_until_ready(OPERATION, timeout.into()),
         }
-        let line = Arc::clone(&self.line);
-        self.wait(OPERATION, timeout.into(), UntilGone::Yes, || line.writer.page().is_ready()).map(|_| ())
     }
 
     /// The next message, in place. Its room is given back when the guard is dropped.
@@ -154,6 +147,7 @@ impl Reader {
     /// # Errors
     /// [`Error::PeerDied`] and [`Error::PeerLeft`] once everything the writer had sent is read, [`Error::Timeout`],
     /// [`Error::ShutDown`], [`Error::Cancelled`]; [`Error::Undelivered`] for a large message that this process has no room for.
+    /// On another machine [`Error::LinkLost`] once everything that had arrived is read, and [`Error::Lost`].
     #[inline]
     pub fn recv(&mut self) -> Result<Message<'_>> {
         self.recv_within(self.timeout)
@@ -166,27 +160,18 @@ impl Reader {
     #[inline]
     pub fn recv_within(&mut self, timeout: impl Into<Option<Duration>>) -> Result<Message<'_>> {
         const OPERATION: &str = "recv";
-        if self.crossed_fork() {
-            return Err(Error::Forked { operation: OPERATION });
-        }
-        if self.line.ends.is_shut_down() {
-            return Err(Error::ShutDown { operation: OPERATION });
-        }
-        let timeout = timeout.into();
-        let waited = if self.head == self.position {
-            self.wait_for_message(OPERATION, timeout)?
-        } else {
-            Duration::ZERO
-        };
-        let record = self.record()?;
-        let home = match record.kind {
-            Kind::Inline => None,
-            Kind::Elsewhere => {
-                Some(self.find_home(OPERATION, timeout.map(|timeout| timeout.saturating_sub(waited)))?)
+        self.check_fork(OPERATION)?;
+        let born = self.born;
+        match &mut self.source {
+            Source::Near(near) => {
+                let (record, home) = near.find(OPERATION, timeout.into())?;
+                Ok(Message::in_place(near, record, home, born))
             }
-        };
-        crate::fault::reach("taken");
-        Ok(Message::new(self, record, home))
+            Source::Far(far) => {
+                let bytes = far.take(OPERATION, timeout.into())?;
+                Ok(Message::arrived(far, bytes, born))
+            }
+        }
     }
 
     /// Copy the next message to `into`, as far as it fits; gives its length.
@@ -207,166 +192,9 @@ impl Reader {
         Ok(bytes)
     }
 
-    /// The record at the position, bounded by what is published.
+    /// A forked child does not have the queue's memory.
     #[inline]
-    fn record(&self) -> Result<Record> {
-        let head = self.line.writer.record_head(self.position);
-        Record::unpack(head, self.head - self.position)
-            .ok_or_else(|| self.broken("wrote a record that is none"))
-    }
-
-    /// Where the large message lies of which the record at the position speaks, and its length. The writer's word of it is
-    /// under way at the latest.
-    #[cold]
-    fn find_home(&mut self, operation: &'static str, timeout: Option<Duration>) -> Result<(Arc<Home>, u64)> {
-        let (number, bytes) = self.line.writer.address(self.position);
-        let line = Arc::clone(&self.line);
-        let is_known = || line.has_heard_all() || line.home(number).is_some();
-        self.wait(operation, timeout, UntilGone::No, is_known)?;
-        match line.home(number) {
-            Some(Ok(home)) if bytes <= home.bytes() => Ok((home, bytes)),
-            Some(Err(problem)) => Err(Error::Undelivered { operation, problem }),
-            Some(Ok(_)) => Err(self.broken("speaks of a large message that is longer than its home")),
-            // All is heard: the writer is gone, and had not come to telling of it.
-            None => Err(self.end(line.fate())),
-        }
-    }
-
-    /// Wait for the next message; says how long that took.
-    #[inline]
-    fn wait_for_message(&mut self, operation: &'static str, timeout: Option<Duration>) -> Result<Duration> {
-        let waited = if self.is_there_soon() { Duration::ZERO } else { self.wait_long(operation, timeout)? };
-        let (writer, position) = (&self.line.writer, self.position);
-        let head = self.pace.fall_behind(&writer.page().head.position, position);
-        match ring::unread(position, head, writer.ring_bytes()) {
-            Some(_) => {
-                self.head = head;
-                Ok(waited)
-            }
-            None => Err(self.broken("wrote a position that cannot be")),
-        }
-    }
-
-    /// The common case, without a thought for anything else: the message is there, or comes in a moment.
-    #[inline]
-    fn is_there_soon(&mut self) -> bool {
-        let head = &self.line.writer.page().head.position;
-        if head.look() != self.position {
-            return true;
-        }
-        self.pace.has_waited();
-        for _ in 0..if self.crowded { 1 } else { EAGER_LOOKS } {
-            std::hint::spin_loop();
-            if head.look() != self.position {
-                return true;
-            }
-        }
-        false
-    }
-
-    #[cold]
-    fn wait_long(&mut self, operation: &'static str, timeout: Option<Duration>) -> Result<Duration> {
-        let (line, position) = (Arc::clone(&self.line), self.position);
-        self.note_step();
-        let waited = self
-            .wait(operation, timeout, UntilGone::Yes, || line.writer.page().head.position.look() != position);
-        self.note_step();
-        waited
-    }
-
-    /// Say that this reader lives and works.
-    fn note_step(&self) {
-        // Relaxed: for people.
-        self.line.own.page().tail.moved_at.store(clock::coarse_nanoseconds(), Ordering::Relaxed);
-    }
-
-    /// Wait at the bell until `is_there`, the end of the writer (if nothing more can come from it then) or of the wait; says how
-    /// long that took.
-    fn wait(
-        &mut self,
-        operation: &'static str,
-        timeout: Option<Duration>,
-        until_gone: UntilGone,
-        is_there: impl Fn() -> bool,
-    ) -> Result<Duration> {
-        let line = Arc::clone(&self.line);
-        let begun = line.ends.begin();
-        let look = || {
-            // The end first: what was published before it is seen by the look that follows.
-            let fate = line.fate();
-            if is_there() {
-                return Some(Ok(()));
-            }
-            if let Err(end) = line.ends.check(begun, operation) {
-                return Some(Err(end));
-            }
-            (fate != Fate::Present && until_gone == UntilGone::Yes).then(|| Err(self.end(fate)))
-        };
-        let mut cadence = self.cadence;
-        let mut waiting = Waiting::new(&mut cadence, self.crowded, timeout);
-        let found = wait_at(&line.own.page().doorbell.bell, look, &mut waiting);
-        let waited = waiting.waited();
-        drop(waiting);
-        self.cadence = cadence;
-        let Some(found) = found else {
-            let messages = line.writer.page().head.messages.load(Ordering::Relaxed);
-            let waited_for =
-                WaitedFor::Writer { rank: self.handle.writer_rank(), pid: self.writer_pid, messages };
-            return Err(Error::Timeout { operation, waited, waited_for });
-        };
-        found.map(|()| waited)
-    }
-
-    fn end(&self, fate: Fate) -> Error {
-        let (role, rank, pid) = (Role::Writer, self.handle.writer_rank(), self.writer_pid);
-        match fate {
-            Fate::Died => Error::PeerDied { role, rank, pid },
-            Fate::Left | Fate::Present => Error::PeerLeft { role, rank, pid },
-        }
-    }
-
-    fn broken(&self, problem: &'static str) -> Error {
-        let (role, rank, pid) = (Role::Writer, self.handle.writer_rank(), self.writer_pid);
-        Error::PeerBroken { role, rank, pid, problem }
-    }
-
-    /// Give the room of the message at the position back.
-    #[inline]
-    pub(super) fn pass(&mut self, record: Record) {
-        crate::fault::reach("read");
-        self.position += record.len();
-        self.messages = self.messages.wrapping_add(1); // Where it began was the writer's word.
-        let tail = &self.line.own.page().tail;
-        // Relaxed: for people.
-        tail.messages.store(self.messages, Ordering::Relaxed);
-        if self.messages % STEPS_NOTED == 1 {
-            self.note_step();
-        }
-        tail.position.publish(self.position);
-        crate::fault::reach("passed");
-        tail.space.ring(&Ringer);
-    }
-
-    /// Whether this is a forked child, which does not have the queue's memory.
-    #[inline]
-    pub(super) fn crossed_fork(&self) -> bool {
-        self.born.crossed_fork()
-    }
-
-    pub(super) fn position(&self) -> u64 {
-        self.position
-    }
-}
-
-impl Drop for Reader {
-    fn drop(&mut self) {
-        if self.listener.lives_elsewhere() {
-            return;
-        }
-        self.line.own.page().set_left();
-        self.line.is_to_end.store(true, Ordering::Release);
-        self.line.waker.wake();
-        // The thread has the connection: it closes with it.
-        self.listener.join();
+    fn check_fork(&self, operation: &'static str) -> Result<()> {
+        if self.born.crossed_fork() { Err(Error::Forked { operation }) } else { Ok(()) }
     }
 }

@@ -19,39 +19,56 @@ use crate::memory::{Source, Target, copy};
 #[derive(Debug)]
 pub struct Slot<'w> {
     writer: &'w mut Writer,
-    record: Record,
-    /// Where a large message is to lie, and its length.
-    housing: Option<(Arc<Housing>, u64)>,
+    place: Place,
     written: usize,
+}
+
+/// Where a message is written.
+#[derive(Debug)]
+enum Place {
+    /// Into this record of the ring, at the head.
+    Ring(Record),
+    /// Into memory of its own, of which the record says where it is; with its length.
+    Home(Record, Arc<Housing>, u64),
+    /// Into memory that no other process has: all readers are elsewhere.
+    Own(Vec<u8>),
+    /// It was committed.
+    Gone,
 }
 
 impl<'w> Slot<'w> {
     pub(super) fn new(writer: &'w mut Writer, record: Record) -> Self {
-        Slot { writer, record, housing: None, written: 0 }
+        Slot { writer, place: Place::Ring(record), written: 0 }
     }
 
-    pub(super) fn elsewhere(
-        writer: &'w mut Writer,
-        record: Record,
-        housing: Arc<Housing>,
-        bytes: u64,
-    ) -> Self {
-        Slot { writer, record, housing: Some((housing, bytes)), written: 0 }
+    pub(super) fn at_home(writer: &'w mut Writer, record: Record, housing: Arc<Housing>, bytes: u64) -> Self {
+        Slot { writer, place: Place::Home(record, housing, bytes), written: 0 }
+    }
+
+    pub(super) fn own(writer: &'w mut Writer, bytes: Vec<u8>) -> Self {
+        Slot { writer, place: Place::Own(bytes), written: 0 }
     }
 
     #[inline]
-    fn room(&self) -> Target<'_> {
-        match &self.housing {
-            None => {
-                self.writer.hall.memory.data(self.writer.head() + self.record.contents(), self.record.bytes)
+    fn room(&mut self) -> Target<'_> {
+        match &mut self.place {
+            Place::Ring(record) => {
+                self.writer.hall.memory.data(self.writer.head() + record.contents(), record.bytes)
             }
-            Some((housing, bytes)) => housing.home.data(*bytes),
+            Place::Home(_, housing, bytes) => housing.home.data(*bytes),
+            Place::Own(bytes) => Target::of(bytes),
+            Place::Gone => Target::of::<u8>(&mut []),
         }
     }
 
     /// Its length in bytes, which is the message's.
     pub fn len(&self) -> usize {
-        self.room().len()
+        match &self.place {
+            Place::Ring(record) => record.bytes as usize,
+            Place::Home(_, _, bytes) => *bytes as usize,
+            Place::Own(bytes) => bytes.len(),
+            Place::Gone => 0,
+        }
     }
 
     /// Whether the message has no bytes.
@@ -86,21 +103,36 @@ impl<'w> Slot<'w> {
         if self.writer.crossed_fork() {
             return;
         }
-        let housing = self.housing.take();
-        if let Some((housing, bytes)) = &housing {
-            self.writer.write_address(housing.number, *bytes);
-        }
-        self.writer.publish(self.record);
-        if let Some((housing, _)) = housing {
-            self.writer.occupy(housing);
+        match std::mem::replace(&mut self.place, Place::Gone) {
+            Place::Ring(record) => {
+                let at = self.writer.head() + record.contents();
+                self.writer.publish(record);
+                // What was published stays there at least until something else is reserved.
+                let hall = &self.writer.hall;
+                self.writer.send_elsewhere(|| copy_of(hall.memory.data(at, record.bytes)));
+            }
+            Place::Home(record, housing, bytes) => {
+                self.writer.write_address(housing.number, bytes);
+                self.writer.publish(record);
+                self.writer.send_elsewhere(|| copy_of(housing.home.data(bytes)));
+                self.writer.occupy(housing);
+            }
+            Place::Own(bytes) => self.writer.publish_elsewhere(bytes),
+            Place::Gone => {}
         }
     }
+}
+
+fn copy_of(from: Target<'_>) -> Vec<u8> {
+    let mut bytes = vec![0; from.len()];
+    copy(Target::of(&mut bytes), from.as_source());
+    bytes
 }
 
 impl Drop for Slot<'_> {
     #[inline]
     fn drop(&mut self) {
-        if let Some((housing, _)) = self.housing.take() {
+        if let Place::Home(_, housing, _) = std::mem::replace(&mut self.place, Place::Gone) {
             self.writer.pool.give_back(housing);
         }
     }

@@ -9,18 +9,20 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use unisono_os::fork_guard::ForkMark;
-use unisono_protocol::ring::{Kind, Record, wait_at};
+use unisono_protocol::ring::{Kind, Record};
 
 use super::builder::Builder;
+use super::elsewhere::Outlet;
 use super::error::{Error, ReaderStatus, Result, WaitedFor};
-use super::hall::{Guest, Hall, Occupant, Ringer, Seat, View, WhenGone, Why};
+use super::hall::{Hall, Occupant, Ringer, View, WhenGone};
 use super::handle::Handle;
 use super::memory::ADDRESS_BYTES;
 use super::pool::{Housing, Pool};
 use super::slot::Slot;
-use super::wait::{Begun, Cadence, Waiting};
+use super::wait::Cadence;
 use crate::background::Background;
 use crate::marker::Marker;
+use crate::segment::check_headroom;
 
 /// The side of a queue that writes. Dropped, it says goodbye; readers still get everything that was sent.
 ///
@@ -38,16 +40,17 @@ pub struct Writer {
     pub(super) hall: Arc<Hall>,
     pub(super) handle: Handle,
     pub(super) limits: Limits,
-    view: View,
+    pub(super) view: View,
     /// How far this writer has come, and with how many messages.
-    head: u64,
+    pub(super) head: u64,
     messages: u64,
     /// No reader was behind this when last looked.
-    slowest: u64,
+    pub(super) slowest: u64,
     /// Where the messages end that somebody may not have read, if their number is bounded.
-    unread: VecDeque<u64>,
+    pub(super) unread: VecDeque<u64>,
     pub(super) pool: Pool,
-    cadence: Cadence,
+    pub(super) cadence: Cadence,
+    is_all_elsewhere: bool,
     host: Background,
     _marker: Arc<Marker>,
     born: ForkMark,
@@ -102,6 +105,7 @@ impl Writer {
         host: Background,
         marker: Arc<Marker>,
     ) -> Writer {
+        let is_all_elsewhere = hall.outlet.is_some() && hall.seats().is_empty();
         Writer {
             view: hall.view(),
             hall,
@@ -113,6 +117,7 @@ impl Writer {
             unread: VecDeque::new(),
             pool: Pool::default(),
             cadence: Cadence::default(),
+            is_all_elsewhere,
             host,
             _marker: marker,
             born: ForkMark::now(),
@@ -136,7 +141,7 @@ impl Writer {
 
     /// What is known of every reader; in a forked child, nothing.
     pub fn readers(&self) -> Vec<ReaderStatus> {
-        if self.crossed_fork() { Vec::new() } else { self.hall.statuses(|_| true) }
+        if self.crossed_fork() { Vec::new() } else { self.hall.statuses() }
     }
 
     /// Wait until every rank has been claimed and its reader is ready, for at most `timeout`.
@@ -161,14 +166,14 @@ impl Writer {
                 }
                 _ => None,
             });
-            if let Some(gone) = gone {
+            let lost = || self.hall.outlet.as_ref()?.trouble();
+            if let Some(gone) = gone.or_else(lost) {
                 return Err(gone);
             }
             let waited = start.elapsed();
             if timeout.is_some_and(|timeout| waited >= timeout) {
                 drop(seats);
-                let missing = |seat: &Seat| !matches!(&seat.occupant, Occupant::Present(guest) if guest.is_ready.load(Ordering::Acquire));
-                let waited_for = WaitedFor::Readers(self.hall.statuses(missing));
+                let waited_for = WaitedFor::Readers(self.hall.missing());
                 return Err(Error::Timeout { operation: OPERATION, waited, waited_for });
             }
             let next_warning = self.limits.warn_interval * (warned + 1);
@@ -225,18 +230,22 @@ impl Writer {
             self.take_back();
         }
         let bytes = bytes as u64;
+        let timeout = self.wait_for_those_elsewhere(bytes, timeout.into())?;
+        if self.is_all_elsewhere {
+            return self.reserve_for_those_elsewhere(bytes);
+        }
         if bytes > self.limits.max_chunk_bytes {
-            return self.reserve_elsewhere(bytes, timeout.into());
+            return self.reserve_at_home(bytes, timeout);
         }
         let record = Record::at(self.head, Kind::Inline, bytes);
-        self.wait_for_room(record.len(), timeout.into())?;
+        self.wait_for_room(record.len(), timeout)?;
         crate::fault::reach("reserved");
         Ok(Slot::new(self, record))
     }
 
     /// Room in memory of its own, of which the record says where it is.
     #[cold]
-    fn reserve_elsewhere(&mut self, bytes: u64, timeout: Option<Duration>) -> Result<Slot<'_>> {
+    fn reserve_at_home(&mut self, bytes: u64, timeout: Option<Duration>) -> Result<Slot<'_>> {
         let start = Instant::now();
         let record = Record::at(self.head, Kind::Elsewhere, ADDRESS_BYTES);
         self.wait_for_room(record.len(), timeout)?;
@@ -247,7 +256,31 @@ impl Writer {
         self.take_back();
         let housing = self.pool.house(bytes, &self.hall)?;
         crate::fault::reach("reserved");
-        Ok(Slot::elsewhere(self, record, housing, bytes))
+        Ok(Slot::at_home(self, record, housing, bytes))
+    }
+
+    /// Room for a message that nobody reads from this memory.
+    #[cold]
+    fn reserve_for_those_elsewhere(&mut self, bytes: u64) -> Result<Slot<'_>> {
+        if bytes > self.limits.max_chunk_bytes {
+            check_headroom("a large message", bytes as usize)?;
+        }
+        Ok(Slot::own(self, vec![0; bytes as usize]))
+    }
+
+    /// Send what was published, or what nobody reads from this memory, to readers elsewhere.
+    pub(super) fn send_elsewhere(&self, message: impl FnOnce() -> Vec<u8>) {
+        if let Some(outlet) = &self.hall.outlet {
+            outlet.send(message());
+        }
+    }
+
+    /// A message that nobody reads from this memory.
+    pub(super) fn publish_elsewhere(&mut self, message: Vec<u8>) {
+        self.messages += 1;
+        // Relaxed: for people.
+        self.hall.memory.page().head.messages.store(self.messages, Ordering::Relaxed);
+        self.send_elsewhere(|| message);
     }
 
     /// Take the homes of large messages back that all have read.
@@ -307,7 +340,7 @@ impl Writer {
 
     /// Take note of who came and went, and of the end.
     #[inline]
-    fn look_at_seats(&mut self) -> Result<()> {
+    pub(super) fn look_at_seats(&mut self) -> Result<()> {
         if self.hall.ends.is_shut_down() {
             return Err(Error::ShutDown { operation: "send" });
         }
@@ -318,114 +351,6 @@ impl Writer {
             None => Ok(()),
             Some(trouble) => Err(trouble.clone()),
         }
-    }
-
-    /// Up to where all must have read before `room` more bytes may be written.
-    #[inline]
-    fn target(&mut self, room: u64) -> u64 {
-        let space = (self.head + room).saturating_sub(self.hall.memory.ring_bytes());
-        let Some(most) = self.limits.max_chunks else { return space };
-        while self.unread.front().is_some_and(|end| *end <= self.slowest) {
-            self.unread.pop_front();
-        }
-        match self.unread.len().checked_sub(most) {
-            Some(too_many) => space.max(self.unread.get(too_many).copied().unwrap_or(0)),
-            None => space,
-        }
-    }
-
-    /// Wait until a record of `room` bytes may be written.
-    #[inline]
-    fn wait_for_room(&mut self, room: u64, timeout: Option<Duration>) -> Result<()> {
-        let target = self.target(room);
-        if self.slowest >= target {
-            return Ok(());
-        }
-        self.wait_for_readers(target, timeout)
-    }
-
-    #[cold]
-    fn wait_for_readers(&mut self, target: u64, timeout: Option<Duration>) -> Result<()> {
-        const OPERATION: &str = "send";
-        let (begun, start) = (self.hall.ends.begin(), Instant::now());
-        let mut warned = 0;
-        loop {
-            self.look_at_seats()?;
-            let Some(behind) = self.find_behind(target) else { return Ok(()) };
-            let waited = start.elapsed();
-            let next_warning = self.limits.warn_interval * (warned + 1);
-            let limit =
-                timeout.map_or(next_warning, |timeout| timeout.min(next_warning)).saturating_sub(waited);
-            if self.wait_for(behind.as_deref(), target, limit, begun) {
-                self.hall.ends.check(begun, OPERATION)?;
-                continue;
-            }
-            let waited = start.elapsed();
-            if timeout.is_some_and(|timeout| waited >= timeout) {
-                let waited_for = WaitedFor::Readers(self.those_behind(target));
-                return Err(Error::Timeout { operation: OPERATION, waited, waited_for });
-            }
-            if waited >= next_warning {
-                warned += 1;
-                self.warn(OPERATION, waited);
-            }
-        }
-    }
-
-    /// Look where everybody stands. Somebody who is behind `target`, if anybody is: a guest, or `Some(None)` for one who is
-    /// not there and for whom messages are kept.
-    fn find_behind(&mut self, target: u64) -> Option<Option<Arc<Guest>>> {
-        let mut slowest = self.view.kept.unwrap_or(self.head);
-        let mut behind = (slowest < target).then_some(None);
-        let mut broken = None;
-        for guest in &self.view.present {
-            match self.hall.position_of(guest, || self.head) {
-                Some(position) if position < slowest => {
-                    slowest = position;
-                    behind = (position < target).then(|| Some(Arc::clone(guest)));
-                }
-                Some(_) => {}
-                None => broken = Some(Arc::clone(guest)),
-            }
-        }
-        if let Some(guest) = broken {
-            // The next look at the seats says so, or goes on without it.
-            self.hall.has_gone(&guest, Why::Broken);
-            return Some(Some(guest));
-        }
-        self.slowest = slowest;
-        behind
-    }
-
-    /// Sleep until the guest has passed `target`, the seats change, or the wait is ended; `false` if `limit` passed first.
-    fn wait_for(&mut self, guest: Option<&Guest>, target: u64, limit: Duration, begun: Begun) -> bool {
-        let (hall, seen) = (&*self.hall, self.view.generation);
-        let is_over = || hall.generation() != seen || hall.ends.check(begun, "send").is_err();
-        let mut waiting = Waiting::new(&mut self.cadence, self.limits.crowded, Some(limit));
-        let found = match guest {
-            Some(guest) => {
-                let tail = &guest.memory.page().tail;
-                let look = || (tail.position.look() >= target || is_over()).then_some(());
-                wait_at(&tail.space, look, &mut waiting)
-            }
-            None => wait_at(&hall.lobby, || is_over().then_some(()), &mut waiting),
-        };
-        found.is_some()
-    }
-
-    fn those_behind(&self, target: u64) -> Vec<ReaderStatus> {
-        let is_behind = |seat: &Seat| match &seat.occupant {
-            Occupant::Present(guest) => guest.memory.page().tail.position.look() < target,
-            Occupant::Awaited => true,
-            Occupant::Gone { resume, .. } => resume.is_some(),
-        };
-        self.hall.statuses(is_behind)
-    }
-
-    /// Somebody has been waited for for long: say for whom, and what they do.
-    fn warn(&self, operation: &'static str, waited: Duration) {
-        let readers = WaitedFor::Readers(self.readers());
-        tracing::warn!(queue = self.handle.name(), "{operation} has waited for {waited:.0?}: {readers}");
     }
 }
 
@@ -442,5 +367,6 @@ impl Drop for Writer {
         self.hall.seats().clear();
         self.view = View::default();
         self.hall.announce();
+        self.hall.outlet.iter().for_each(Outlet::close);
     }
 }
