@@ -16,6 +16,9 @@ use crate::workspace::Workspace;
 const GROUND_FLOOR: [&str; 5] =
     ["unisono-kernels", "unisono-protocol", "unisono-os", "unisono-measure", "unisono-ptx-sim"];
 
+/// A crate that knows of one below it only.
+const JUST_ABOVE: (&str, &str) = ("unisono-remote", "unisono-os");
+
 /// The crates through which one reaches the operating system, and the only member that may use them.
 const SYSTEM_CRATES: [&str; 2] = ["rustix", "libc"];
 const SYSTEM_MEMBER: &str = "unisono-os";
@@ -62,7 +65,11 @@ fn licence_files_exist(workspace: &Workspace) -> Result<()> {
 }
 
 fn arrows_hold(workspace: &Workspace) -> Result<()> {
-    nothing_found(arrows_between(&GROUND_FLOOR, &dependencies(&workspace.metadata)?))
+    let dependencies = dependencies(&workspace.metadata)?;
+    let mut found = arrows_between(&GROUND_FLOOR, &dependencies);
+    let (above, below) = JUST_ABOVE;
+    found.extend(arrows_between(&[above], &dependencies).into_iter().filter(|arrow| !arrow.ends_with(below)));
+    nothing_found(found)
 }
 
 fn only_one_member_uses_system_crates(workspace: &Workspace) -> Result<()> {

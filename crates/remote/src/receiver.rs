@@ -79,8 +79,9 @@ impl Receiver {
                 is_over = true;
             }
             if is_over {
-                // The last words, so that the publisher need not wait for them.
+                // The last words, so that the publisher need not wait for them; and nobody waits until they are heard.
                 self.say_how_far()?;
+                self.link.socket.set_linger(0)?;
             }
         }
         Ok(())

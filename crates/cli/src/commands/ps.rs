@@ -92,9 +92,11 @@ fn queue(queue: &QueueFacts) -> String {
 fn reader(reader: &ReaderFacts) -> Vec<String> {
     let state = match reader.presence {
         Presence::Awaited => "has not come".to_string(),
-        Presence::Alive => {
-            reader.process.as_ref().map_or("alive".to_string(), |process| state(process.state))
-        }
+        Presence::Alive => match (&reader.address, &reader.process) {
+            (Some(address), _) => format!("alive at {address}"),
+            (None, Some(process)) => state(process.state),
+            (None, None) => "alive".to_string(),
+        },
         Presence::Left => "left".to_string(),
         Presence::Dead => "DEAD".to_string(),
         Presence::Broken => "broken".to_string(),

@@ -138,7 +138,9 @@ impl Builder {
 
     fn check(&self) -> Result<()> {
         let refuse = |problem: String| Err(Error::argument("create", problem));
-        for (readers, place) in [(self.reader_ranks.len(), "on one machine"), (self.remote_ranks.len(), "elsewhere")] {
+        for (readers, place) in
+            [(self.reader_ranks.len(), "on one machine"), (self.remote_ranks.len(), "elsewhere")]
+        {
             if readers > MOST_READERS {
                 return refuse(format!("{readers} readers {place}: at most {MOST_READERS}"));
             }

@@ -68,6 +68,7 @@ pub(crate) fn tell(error: &Error) {
         Error::PeerDied { rank, pid, .. } => ("PeerDied", vec![(*rank, Some(*pid))]),
         Error::PeerLeft { rank, pid, .. } => ("PeerLeft", vec![(*rank, Some(*pid))]),
         Error::PeerBroken { rank, pid, .. } => ("PeerBroken", vec![(*rank, Some(*pid))]),
+        Error::LinkLost { rank, pid, .. } => ("LinkLost", vec![(*rank, Some(*pid))]),
         Error::RankTaken { rank, pid } => ("RankTaken", vec![(*rank, Some(*pid))]),
         Error::Timeout { waited_for, .. } => ("Timeout", named_in(waited_for)),
         Error::Cancelled { .. } => ("Cancelled", vec![]),

@@ -1,0 +1,113 @@
+//! The way between machines: a cut is told within seconds, slowness only costs time.
+
+use std::time::{Duration, Instant};
+
+use unisono::queue::{Error, WaitedFor, Writer};
+
+use crate::common::{self, PATIENCE, ended_in, processes};
+use crate::faults::{note, reported, told};
+use crate::harness;
+use crate::machines::Machines;
+
+/// A cut is noticed by a heartbeat: two seconds, and what a busy machine adds.
+const NOTICED_WITHIN: Duration = Duration::from_secs(4);
+
+fn builder() -> unisono::queue::Builder {
+    let ip = told("CONNECT_IP").parse().expect("an address");
+    Writer::builder().readers(0).remote_readers([0]).connect_ip(ip).ring_bytes(1 << 20)
+}
+
+/// Process: 0 writes now and then, 1 reads, until either hears that the other is out of reach.
+pub(crate) fn work_until_the_link_is_lost() {
+    let end = if common::own_number() == 0 {
+        let mut writer = builder().create().expect("a queue");
+        common::publish(&writer);
+        writer.wait_until_ready(PATIENCE).expect("it comes");
+        loop {
+            if let Err(error) = writer.send_within(b"now and then", PATIENCE) {
+                break error;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    } else {
+        let mut reader = common::open(0);
+        harness::report("reads", "");
+        loop {
+            if let Err(error) = reader.recv_within(PATIENCE) {
+                break error;
+            }
+        }
+    };
+    common::tell(&end);
+}
+
+pub(crate) fn a_link_that_goes_down_is_told_within_seconds_on_both_sides() {
+    let machines = Machines::new(2);
+    let (builder, _directory) = processes("work_until_the_link_is_lost", 1);
+    let builder = builder.wrapped(0, &machines.on(0)).wrapped(1, &machines.on(1));
+    let mut ranks = builder.env("CONNECT_IP", &machines.ipv4(0).to_string()).start();
+    ranks.wait_for_report(1, "reads", PATIENCE);
+    std::thread::sleep(Duration::from_millis(700)); // A heartbeat or two.
+    let at = unisono_os::clock::monotonic_nanoseconds();
+    machines.cut_off(1);
+    for outcome in ranks.wait_all(PATIENCE) {
+        outcome.assert_success();
+        let ended = ended_in(&reported(&outcome, "ended").expect("it said how it ended"));
+        let took = Duration::from_nanos(ended.at.saturating_sub(at));
+        note(&format!("cut off: process {} knew after {:.2} s", outcome.rank, took.as_secs_f64()));
+        assert_eq!(ended.kind, "LinkLost", "{}", ended.text);
+        assert!(took < NOTICED_WITHIN, "{took:?}: {}", ended.text);
+        let other = machines.ipv4(1 - outcome.rank).to_string();
+        assert!(ended.text.contains(&other), "{} names {other}", ended.text);
+    }
+}
+
+const MESSAGES: u64 = 400;
+const BYTES: usize = 64 << 10;
+
+/// Process: 0 writes faster than 1 reads, over a slow network; nothing is lost.
+pub(crate) fn be_slow() {
+    if common::own_number() == 1 {
+        let mut reader = common::open(0);
+        std::thread::sleep(Duration::from_secs(1));
+        for number in 0..MESSAGES {
+            let message = reader.recv_within(PATIENCE).expect("it was sent").to_vec();
+            assert!(message.len() == BYTES && message[..8] == number.to_le_bytes(), "message {number}");
+        }
+        return;
+    }
+    let mut writer = builder().create().expect("a queue");
+    common::publish(&writer);
+    writer.wait_until_ready(PATIENCE).expect("it comes");
+    let mut message = vec![7; BYTES];
+    let (start, mut refused) = (Instant::now(), 0);
+    for number in 0..MESSAGES {
+        message[..8].copy_from_slice(&number.to_le_bytes());
+        while let Err(error) = writer.send_within(&message, Duration::from_millis(100)) {
+            let Error::Timeout { waited_for: WaitedFor::Readers(readers), .. } = &error else {
+                panic!("{error}")
+            };
+            assert_eq!(readers[0].address.as_deref(), Some(&told("READER_IP")[..]), "{error}");
+            assert!(readers[0].lag_bytes > (1 << 20) - 2 * BYTES as u64, "{error}");
+            refused += 1;
+        }
+    }
+    drop(writer); // Which waits until all has arrived.
+    harness::report("took", &format!("{:.1} s, with {refused} time-outs", start.elapsed().as_secs_f64()));
+    assert!(refused > 0);
+}
+
+pub(crate) fn a_slow_reader_is_waited_for_and_named_and_loses_nothing() {
+    let machines = Machines::new(2);
+    // 25 MiB in about four seconds: longer than any heartbeat is waited for.
+    machines.slow_down(1, 50);
+    let (builder, _directory) = processes("be_slow", 1);
+    let outcomes = builder
+        .wrapped(0, &machines.on(0))
+        .wrapped(1, &machines.on(1))
+        .env("CONNECT_IP", &machines.ipv6(0).to_string())
+        .env("READER_IP", &machines.ipv6(1).to_string())
+        .start()
+        .all_succeed(PATIENCE);
+    note(&format!("a slow reader: {}", reported(&outcomes[0], "took").unwrap_or_default()));
+}

@@ -1,0 +1,58 @@
+//! Readers on other machines: the same promises as in one memory, over a network that may be cut.
+//!
+//! The machines are network namespaces, which only root can make: without that these tests fail and say so.
+
+#[path = "../queue/common.rs"]
+#[allow(dead_code, reason = "shared with the queue's tests")]
+mod common;
+#[path = "../faults/mod.rs"]
+#[macro_use]
+mod faults;
+
+mod deaths;
+mod exchange;
+#[path = "../harness/mod.rs"]
+mod harness;
+mod links;
+mod machines;
+mod waits;
+
+const SCENARIOS: &[harness::Named] = named! {
+    exchange::{exchange_messages}
+    deaths::{work_until_the_end, go_on_or_await}
+    links::{work_until_the_link_is_lost, be_slow}
+};
+
+const PROMISES: &[harness::Named] = named! {
+    exchange::{
+        readers_here_and_elsewhere_get_the_same_messages,
+        readers_elsewhere_alone_need_no_ring,
+        large_messages_pass,
+        machines_exchange_over_both_protocols,
+    }
+    waits::{
+        time_outs_are_exact_and_name_who_was_waited_for,
+        cancelling_and_shutting_down_end_every_wait_on_both_sides,
+        everybody_is_waited_for_here_and_elsewhere,
+        a_rank_is_claimed_once_and_may_come_back,
+        a_message_that_does_not_fit_its_buffer_stays_the_next,
+        a_writer_goes_on_without_a_reader_or_keeps_its_messages,
+        a_wrong_key_is_told,
+        an_address_that_is_not_ours_is_told_with_the_systems_reason,
+        a_forked_child_is_told_and_its_parent_goes_on,
+    }
+    deaths::{
+        a_killed_writer_is_told_to_every_reader_elsewhere,
+        a_killed_reader_elsewhere_is_named_to_the_writer,
+        a_queue_goes_on_without_a_dead_reader_elsewhere,
+        a_queue_keeps_messages_for_a_dead_reader_elsewhere,
+    }
+    links::{
+        a_link_that_goes_down_is_told_within_seconds_on_both_sides,
+        a_slow_reader_is_waited_for_and_named_and_loses_nothing,
+    }
+};
+
+fn main() {
+    harness::main(SCENARIOS, PROMISES);
+}
