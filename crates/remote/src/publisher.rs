@@ -87,6 +87,8 @@ pub struct Unfinished {
     pub messages: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// Whether a reader is gone for which nothing is kept.
+    pub is_any_gone: bool,
 }
 
 /// Sends messages to readers elsewhere. Dropped, it is [closed](Publisher::close) without patience.
@@ -150,8 +152,7 @@ impl Publisher {
         let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let mut roster = self.shared.roster.lock();
         loop {
-            let (messages, bytes) = roster.unfinished();
-            if let Some(found) = look(Unfinished { messages, bytes }) {
+            if let Some(found) = look(roster.unfinished()) {
                 return Some(found);
             }
             match until {

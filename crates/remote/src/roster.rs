@@ -6,6 +6,7 @@
 use std::time::Instant;
 
 use crate::backlog::{Backlog, Part};
+use crate::publisher::Unfinished;
 use crate::word::Session;
 
 /// So much may be under way to one reader.
@@ -225,11 +226,15 @@ impl Roster {
         self.seats.iter().filter_map(kept).min()
     }
 
-    /// How many messages and bytes the slowest reader has not finished.
-    pub(crate) fn unfinished(&self) -> (u64, u64) {
-        match self.kept_from() {
-            Some(message) => (self.backlog.messages() - message, self.backlog.bytes_from(message)),
-            None => (0, 0),
+    /// How far the readers are behind.
+    pub(crate) fn unfinished(&self) -> Unfinished {
+        let next = self.backlog.messages();
+        let message = self.kept_from().unwrap_or(next);
+        let is_gone = |seat: &Seat| matches!(seat.occupant, Occupant::Gone { resume: None, .. });
+        Unfinished {
+            messages: next - message,
+            bytes: self.backlog.bytes_from(message),
+            is_any_gone: self.seats.iter().any(is_gone),
         }
     }
 

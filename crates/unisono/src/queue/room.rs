@@ -98,6 +98,10 @@ impl Writer {
                     self.hall.ends.check(begun, OPERATION)?;
                     continue;
                 }
+                Waited::SomebodyIsGone => match self.hall.outlet.as_ref().and_then(Outlet::trouble) {
+                    Some(trouble) => return Err(trouble),
+                    None => continue, // Somebody came in its place meanwhile.
+                },
                 Waited::TimeIsUp => {}
             }
             let waited = start.elapsed();

@@ -56,6 +56,9 @@ pub(super) struct Room {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Waited {
     ThereIsRoom,
+    /// A reader elsewhere is gone, without which the queue does not go on.
+    #[cfg_attr(not(feature = "remote"), expect(dead_code, reason = "nobody is elsewhere"))]
+    SomebodyIsGone,
     /// Something else is to be looked at.
     Roused,
     TimeIsUp,

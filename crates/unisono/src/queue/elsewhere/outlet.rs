@@ -59,9 +59,16 @@ impl Outlet {
         limit: Duration,
         is_over: impl Fn() -> bool,
     ) -> Waited {
-        let look = |behind: Unfinished| match is_over() {
-            true => Some(Waited::Roused),
-            false => self.room.is_enough(bytes, behind).then_some(Waited::ThereIsRoom),
+        let may_lack = self.policy == WhenGone::GoOn;
+        let look = |behind: Unfinished| {
+            if is_over() {
+                return Some(Waited::Roused);
+            }
+            // Before the room, which may be there because a reader is not.
+            if behind.is_any_gone && !may_lack {
+                return Some(Waited::SomebodyIsGone);
+            }
+            self.room.is_enough(bytes, behind).then_some(Waited::ThereIsRoom)
         };
         self.publisher.wait(Some(limit), look).unwrap_or(Waited::TimeIsUp)
     }
@@ -166,12 +173,14 @@ mod tests {
     #[test]
     fn room_is_bounded_by_bytes_and_by_messages_and_one_always_fits() {
         let room = Room { messages: Some(3), bytes: 100, small: 25, bytes_of_any: 1000 };
-        let fits = |bytes, messages, behind| room.is_enough(bytes, Unfinished { messages, bytes: behind });
+        let fits = |bytes, messages, behind| {
+            room.is_enough(bytes, Unfinished { messages, bytes: behind, is_any_gone: false })
+        };
         assert!(fits(25, 2, 75) && !fits(25, 2, 76) && !fits(1, 3, 3));
         assert!(fits(26, 2, 974) && !fits(26, 2, 975));
         assert!(fits(5000, 0, 0) && !fits(5000, 1, 0));
         let unbounded = Room { messages: None, ..room };
-        assert!(unbounded.is_enough(0, Unfinished { messages: 11, bytes: 0 }));
-        assert!(!unbounded.is_enough(0, Unfinished { messages: 12, bytes: 0 }));
+        assert!(unbounded.is_enough(0, Unfinished { messages: 11, bytes: 0, is_any_gone: false }));
+        assert!(!unbounded.is_enough(0, Unfinished { messages: 12, bytes: 0, is_any_gone: false }));
     }
 }
