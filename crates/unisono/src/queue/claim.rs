@@ -28,17 +28,18 @@ pub(super) struct Claimed {
 /// Claim `rank` of the queue that the handle names.
 pub(super) fn claim(handle: &Handle, rank: usize, deadline: Option<Instant>) -> Result<Claimed> {
     let failed = |problem: String| Error::Meeting { queue: handle.name(), problem };
+    // All that is to be said is ready before anybody waits for it.
+    let (own, descriptor, marker) = ReaderMemory::create(handle.nonce_word(), rank)?;
+    let hello = Message::Hello { version: messages::VERSION, nonce: handle.nonce(), rank };
+    let pidfd = own_pidfd()?;
+    let mut descriptors = vec![descriptor.as_fd()];
+    descriptors.extend(pidfd.as_ref().map(AsFd::as_fd));
     let connection = connect(handle, deadline)?;
     crate::fault::reach("connected");
     let credentials = connection.peer_credentials().map_err(|error| failed(error.to_string()))?;
     if credentials.uid != process::uid() {
         return Err(failed(format!("it belongs to user {}, not to {}", credentials.uid, process::uid())));
     }
-    let (own, descriptor, marker) = ReaderMemory::create(handle.nonce_word(), rank)?;
-    let hello = Message::Hello { version: messages::VERSION, nonce: handle.nonce(), rank };
-    let pidfd = own_pidfd()?;
-    let mut descriptors = vec![descriptor.as_fd()];
-    descriptors.extend(pidfd.as_ref().map(AsFd::as_fd));
     messages::send(&connection, &hello, &descriptors, deadline).map_err(|error| failed(error.to_string()))?;
 
     crate::fault::reach("asked");

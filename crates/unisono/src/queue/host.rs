@@ -24,7 +24,7 @@ use crate::socket_file;
 /// How long somebody who knocks may take to say who it is, and how many may be silent at a time: one more takes the place of
 /// the first, which has had so long at least.
 const HEAR_OUT_FOR: Duration = Duration::from_secs(1);
-const HEAR_OUT_AT_LEAST: Duration = Duration::from_millis(50);
+const HEAR_OUT_AT_LEAST: Duration = Duration::from_millis(250);
 const MOST_STRANGERS: usize = 64;
 /// How long nobody is let in when that has failed, for want of descriptors: who knocks stays at the door.
 const REST_FOR: Duration = Duration::from_millis(50);
