@@ -1,16 +1,20 @@
 //! The tests of every crate, on this machine, as users build them: unit, integration and documentation tests.
 //!
 //! All features are on, so that optional parts are tested too; what a feature changes when it is off is seen by
-//! clippy, which checks both.
+//! clippy, which checks both. What is for readers in other languages is read by one: that test needs pyzmq.
 
 use anyhow::Result;
 
+use crate::setup::pip;
 use crate::step::{self, Count};
 use crate::workspace::Workspace;
 
 /// Runs the tests of the whole workspace; one failing test program does not keep the others from running.
 pub(crate) fn run(workspace: &Workspace, count: &mut Count) -> Result<()> {
+    let requirements = workspace.root.join("xtask/pyzmq-requirements.txt");
+    let pyzmq = pip::unpacked_wheel(workspace, &requirements, "pyzmq-27.3.0")?;
     let mut command = workspace.cargo();
+    command.env("UNISONO_TEST_PYZMQ", pyzmq);
     command.args(["test", "--workspace", "--all-features", "--no-fail-fast"]);
     step::run(&mut command, count)
 }

@@ -1,0 +1,65 @@
+//! A plain SUB socket in another language reads what a publisher sends, with what the documentation of the wire says.
+//!
+//! It needs Python and pyzmq, which `cargo xtask test` brings (and names in `UNISONO_TEST_PYZMQ`); without them it fails.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+use unisono_remote::{Key, PART_BYTES, Publisher, PublisherConfig};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn python() -> Command {
+    let mut python = Command::new("python3");
+    if let Some(folder) = std::env::var_os("UNISONO_TEST_PYZMQ") {
+        python.env("PYTHONPATH", folder);
+    }
+    let imports = python.args(["-c", "import zmq"]).output().expect("python3 starts");
+    let problem = String::from_utf8_lossy(&imports.stderr);
+    assert!(imports.status.success(), "pyzmq is missing: run `cargo xtask test`, which brings it\n{problem}");
+    let mut again = Command::new("python3");
+    again.envs(python.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    again
+}
+
+fn read_at(ip: IpAddr) {
+    let (key, nonce) = (Key::from_bytes([0x5a; 32]), [0xc3; 16]);
+    let config =
+        PublisherConfig { key: key.clone(), nonce, rank: 1, readers: vec![6], ip, keeps_for_the_gone: false };
+    let publisher = Publisher::bind(config).expect("the loopback is here");
+    let address = publisher.address();
+    let reader = python()
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/plain_subscriber.py"))
+        .args([address.ip().to_string(), address.port().to_string()])
+        .args([hex(&key.to_bytes()), hex(&nonce), "6".to_string()])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("python3 starts");
+    let lengths =
+        [0, 1, 1000, PART_BYTES, PART_BYTES + 1, 20 << 20].into_iter().chain((0..500).map(|n| n * 3));
+    let mut expected = String::new();
+    for (number, bytes) in lengths.enumerate() {
+        let message: Vec<u8> = (0..bytes).map(|at| (at * 7 + number) as u8).collect();
+        expected += &format!("{number} {bytes} {}\n", hex(&Sha256::digest(&message)));
+        publisher.wait(Some(PATIENCE), |behind| (behind.bytes < 1 << 20).then_some(())).expect("it reads");
+        publisher.send(message);
+    }
+    publisher.close(PATIENCE);
+    let output = reader.wait_with_output().expect("it ends");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), expected + "end\n");
+}
+
+#[test]
+fn a_plain_sub_socket_reads_and_checks_every_message() {
+    read_at(Ipv4Addr::LOCALHOST.into());
+    read_at(Ipv6Addr::LOCALHOST.into());
+}
