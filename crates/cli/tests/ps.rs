@@ -59,7 +59,7 @@ fn a_queue_and_a_communicator_at_work_are_listed_as_text_and_as_json() {
         (&communicator["world_size"], &communicator["stopped"]),
         (&Value::from(2), &Value::from(false))
     );
-    assert!(communicator["ranks"][1]["last_step_s"].is_f64(), "{communicator}");
+    assert!(communicator["ranks"][1]["process"]["pid"].is_u64(), "{communicator}");
 
     let (code, out, err) = run(&["ps"]);
     assert_eq!(code, Some(0), "{err}");

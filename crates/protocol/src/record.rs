@@ -52,8 +52,6 @@ pub struct Latest {
     ring: [CallRecord; RECORDS as usize],
     /// The newest call's number plus one, and, in the low bit, whether it has finished.
     newest: AtomicU64,
-    /// When the rank last did something, on a clock that the caller knows; 0: never.
-    step_at: AtomicU64,
 }
 
 impl Latest {
@@ -70,15 +68,9 @@ impl Latest {
         self.newest.store((number.wrapping_add(1) << 1) | 1, Ordering::Release);
     }
 
-    /// Note that something was done at this time. For people: it says nothing about what else can be seen.
-    #[inline]
-    pub fn note_step(&self, at: u64) {
-        self.step_at.store(at, Ordering::Relaxed);
-    }
-
-    /// When something was last done, if anything was.
-    pub fn step_at(&self) -> Option<u64> {
-        Some(self.step_at.load(Ordering::Relaxed)).filter(|at| *at != 0)
+    /// How many calls have begun, as far as the numbers say.
+    pub fn begun(&self) -> u64 {
+        self.newest.load(Ordering::Acquire) >> 1
     }
 
     /// The newest call: its number, its fields and whether it finished.
@@ -149,9 +141,7 @@ mod tests {
         latest.finish(1);
         assert_eq!(latest.newest(), Some((1, [5, 6, 7, 8], true)));
         assert_eq!(latest.call(0), Some([1, 2, 3, 4]));
-        assert_eq!(latest.step_at(), None);
-        latest.note_step(7);
-        assert_eq!(latest.step_at(), Some(7));
+        assert_eq!(latest.begun(), 2);
         assert_eq!(latest.call(RECORDS), None);
     }
 

@@ -179,7 +179,7 @@ fn state(state: Process) -> String {
 }
 
 fn ago(span: Option<Duration>) -> String {
-    span.map_or("none yet".to_string(), |span| format!("{:.1} s ago", span.as_secs_f64()))
+    span.map_or("-".to_string(), |span| format!("{:.1} s ago", span.as_secs_f64()))
 }
 
 /// The beginning of a command line, without what would disturb a terminal.

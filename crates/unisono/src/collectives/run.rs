@@ -8,7 +8,6 @@
 use std::time::Duration;
 
 use parking_lot::MutexGuard;
-use unisono_os::clock;
 use unisono_protocol::{Ended, Halt};
 
 use crate::call::Call;
@@ -91,8 +90,6 @@ impl<'g> Run<'g> {
         }
         let history = self.steps.history;
         self.steps.taken.publish(arrival, history, &Waker);
-        // While the line that was published is on its way to its readers, for whom this rank will wait.
-        self.members.own().header().latest.note_step(clock::coarse_nanoseconds());
         counts::step_published();
         fault::reach("after_publish");
     }
@@ -139,7 +136,11 @@ impl<'g> Run<'g> {
     /// The call came to its end.
     #[inline]
     pub(crate) fn finish(self) {
-        self.members.own().header().latest.finish(self.number);
+        let header = self.members.own().header();
+        header.latest.finish(self.number);
+        if self.waiter.has_waited_long() {
+            header.note_step();
+        }
     }
 
     #[cold]

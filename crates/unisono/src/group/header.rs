@@ -5,6 +5,7 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use unisono_os::clock;
 use unisono_protocol::{ArrivalLine, CauseRecord, Latest};
 
 /// "unisono" and a digit that changes with the layout of this page.
@@ -42,6 +43,17 @@ pub(crate) struct Header {
     /// The sends and receives.
     pub(crate) transfers: Latest,
     left: AtomicU32,
+    step: Step,
+}
+
+/// When the owner last did something, for people: noted only where that holds up nothing, which is where it waits for long.
+#[derive(Debug, Default)]
+#[repr(C, align(64))]
+struct Step {
+    /// On the monotonic clock, in nanoseconds; 0: never, or being written.
+    at: AtomicU64,
+    /// How many calls had begun by then: it says nothing of later ones.
+    calls: AtomicU64,
 }
 
 impl Header {
@@ -76,5 +88,43 @@ impl Header {
     /// Whether the rank said goodbye (pairs with [`Header::set_left`]).
     pub(crate) fn has_left(&self) -> bool {
         self.left.load(Ordering::Acquire) != 0
+    }
+
+    /// Note that the owner is alive and at work now; another of its threads may do so at the same time.
+    #[cold]
+    pub(crate) fn note_step(&self) {
+        self.step.at.store(0, Ordering::Relaxed);
+        self.step.calls.store(self.calls_begun(), Ordering::Release);
+        self.step.at.store(clock::coarse_nanoseconds(), Ordering::Release);
+    }
+
+    /// When the owner last noted a step, if it has begun no call since.
+    pub(crate) fn last_step(&self) -> Option<u64> {
+        // Acquire: whoever sees the time sees the calls that it is of, or later ones.
+        let at = self.step.at.load(Ordering::Acquire);
+        let calls = self.step.calls.load(Ordering::Acquire);
+        (at != 0 && calls == self.calls_begun()).then_some(at)
+    }
+
+    fn calls_begun(&self) -> u64 {
+        self.latest.begun().wrapping_add(self.transfers.begun())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_is_known_until_the_next_call_begins() {
+        let header = Header::default();
+        assert_eq!(header.last_step(), None);
+        header.latest.begin(1, [0; 4]);
+        header.note_step();
+        let at = header.last_step().unwrap();
+        header.latest.finish(1);
+        assert_eq!(header.last_step(), Some(at));
+        header.transfers.begin(1, [0; 4]);
+        assert_eq!(header.last_step(), None);
     }
 }

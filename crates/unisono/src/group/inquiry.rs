@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use unisono_os::socket::{Address, Connection, Listener, SocketError};
 use unisono_os::{clock, process};
 
-use super::members::{Members, last_operation_in, last_step_in};
+use super::members::{Members, last_operation_in};
 use super::rendezvous::name::Meeting;
 use crate::call::Call;
 use crate::error::Result;
@@ -68,6 +68,7 @@ pub(crate) struct RankSeen {
     pub(crate) alive: bool,
     pub(crate) left: bool,
     pub(crate) last: Option<CallSeen>,
+    /// How long ago it began or ended its last long wait, if it has begun no call since.
     pub(crate) last_step: Option<Duration>,
 }
 
@@ -93,7 +94,7 @@ impl GroupSeen {
                 call: last.call.pack(),
                 finished: last.finished,
             });
-            let last_step = last_step_in(header).map(|at| Duration::from_nanos(now.saturating_sub(at)));
+            let last_step = header.last_step().map(|at| Duration::from_nanos(now.saturating_sub(at)));
             RankSeen { pid: identity.pid, alive: identity.alive, left: header.has_left(), last, last_step }
         });
         Some(GroupSeen {

@@ -222,8 +222,3 @@ pub(crate) fn last_operation_in(header: &Header) -> Option<LastOperation> {
     let transfer = header.transfers.newest().and_then(read);
     transfer.clone().filter(|transfer| !transfer.finished).or(collective).or(transfer)
 }
-
-/// When the owner of a header last did something, on the monotonic clock in nanoseconds.
-pub(crate) fn last_step_in(header: &Header) -> Option<u64> {
-    header.latest.step_at().max(header.transfers.step_at())
-}

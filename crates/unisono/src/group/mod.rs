@@ -261,9 +261,7 @@ impl Group {
     pub(crate) fn note_transfer(&self, call: Call) -> u64 {
         let mut transfers = self.transfers.lock();
         *transfers += 1;
-        let shown = &self.members.own().header().transfers;
-        shown.begin(*transfers, call.pack());
-        shown.note_step(unisono_os::clock::coarse_nanoseconds());
+        self.members.own().header().transfers.begin(*transfers, call.pack());
         *transfers
     }
 
@@ -271,7 +269,12 @@ impl Group {
     pub(crate) fn note_transfer_end(&self, number: u64) {
         let transfers = self.transfers.lock();
         if *transfers == number {
-            self.members.own().header().transfers.finish(number);
+            let header = self.members.own().header();
+            header.transfers.finish(number);
+            // It has waited for long, or nobody would know of a step in this call.
+            if header.last_step().is_some() {
+                header.note_step();
+            }
         }
     }
 

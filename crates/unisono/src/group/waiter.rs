@@ -40,6 +40,12 @@ impl<'g> Waiter<'g> {
         Waiter { members, crowded, timeout, waiting_since: None, this_wait_since: None, looks: 0 }
     }
 
+    /// Whether a wait of this operation was long enough to look at the clock.
+    #[inline]
+    pub(crate) fn has_waited_long(&self) -> bool {
+        self.waiting_since.is_some()
+    }
+
     /// How long this operation has waited.
     pub(crate) fn waited(&self) -> Duration {
         self.waiting_since.map_or(Duration::ZERO, |since| since.elapsed())
@@ -115,6 +121,9 @@ impl Waiter<'_> {
     #[cold]
     fn long_wait(&mut self) -> Turn {
         let now = Instant::now();
+        if self.this_wait_since.is_none() {
+            self.members.own().header().note_step();
+        }
         let this_wait = now.saturating_duration_since(*self.this_wait_since.get_or_insert(now));
         if self.remaining(now) == Some(Duration::ZERO) {
             return Turn::GiveUp;

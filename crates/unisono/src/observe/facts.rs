@@ -160,7 +160,8 @@ pub struct RankFacts {
     pub process: ProcessFacts,
     /// The call that it is inside of, else the last one it made.
     pub last: Option<LastCall>,
-    /// How long ago it last took a step of a collective, or began a send or recv.
+    /// How long ago it began or ended its last long wait; for a rank that others wait for, how long ago they began to. Where
+    /// nobody has waited for long since the last call began it is not known: calls that are on time do not look at a clock.
     #[serde(rename = "last_step_s", serialize_with = "as_seconds")]
     pub last_step: Option<Duration>,
 }

@@ -12,6 +12,7 @@ use super::facts::{
     CommunicatorFacts, LastCall, Listing, Process, ProcessFacts, QueueFacts, RankFacts, RankState,
     ReaderFacts, Silent,
 };
+use crate::call::Operation;
 use crate::error::{Error, Result};
 use crate::group::inquiry::{self, GroupSeen, RankSeen};
 use crate::parameters::MAX_WORLD_SIZE;
@@ -193,7 +194,8 @@ fn communicator_facts(told: &[(u32, GroupSeen)]) -> Option<CommunicatorFacts> {
             let (number, finished) = (last.number, last.finished);
             Some(LastCall { number, operation: call.operation.name(), call: call.to_string(), finished })
         });
-        let last_step = seen.iter().find_map(|seen| seen.last_step);
+        let last_step =
+            seen.iter().find_map(|seen| seen.last_step).or_else(|| step_of_the_others(first, rank));
         RankFacts { rank, state, answers: own.is_some(), process, last, last_step }
     };
     Some(CommunicatorFacts {
@@ -202,6 +204,18 @@ fn communicator_facts(told: &[(u32, GroupSeen)]) -> Option<CommunicatorFacts> {
         stopped: told.iter().any(|(_, seen)| seen.stopped),
         ranks: (0..first.ranks.len()).map(rank_facts).collect(),
     })
+}
+
+/// A rank that never waits for long is the one that the others wait for: they have begun to when it took its last step, or soon after.
+fn step_of_the_others(seen: &GroupSeen, rank: usize) -> Option<Duration> {
+    let collective = |seen: &RankSeen| {
+        let last = seen.last.as_ref()?;
+        let is_transfer = matches!(last.call()?.operation, Operation::Send | Operation::Recv);
+        (!is_transfer).then_some(last.number)
+    };
+    let own = collective(&seen.ranks[rank])?;
+    let waiting = seen.ranks.iter().filter(|other| collective(other).is_some_and(|number| number >= own));
+    waiting.filter_map(|other| other.last_step).max()
 }
 
 /// A text that another process gave, safe to print.
