@@ -21,7 +21,7 @@ use crate::stranger::Strangers;
 use crate::targets::Targets;
 use crate::verdict::{OURS, judge};
 use crate::wire::{Loop, Work};
-use crate::{picture, report};
+use crate::{picture, queue, report};
 
 /// Set in the environment of the program that leads the session.
 const INSIDE: &str = "UNISONO_COMPARE_SESSION";
@@ -41,9 +41,9 @@ pub(crate) struct Arguments {
     /// Where the output of ranks goes.
     #[arg(long)]
     logs: PathBuf,
-    /// all_reduce, all_gather.
-    #[arg(long, value_delimiter = ',', default_value = "all_reduce,all_gather", value_parser = operation)]
-    ops: Vec<Operation>,
+    /// all_reduce, all_gather, queue.
+    #[arg(long, value_delimiter = ',', default_value = "all_reduce,all_gather,queue", value_parser = compared)]
+    ops: Vec<Compared>,
     /// Numbers of ranks.
     #[arg(long, value_delimiter = ',', default_value = "2,4")]
     ranks: Vec<usize>,
@@ -73,11 +73,31 @@ pub(crate) struct Arguments {
     svg: Option<PathBuf>,
 }
 
-fn operation(name: &str) -> anyhow::Result<Operation> {
+/// What can be compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Compared {
+    Collective(Operation),
+    Queue,
+}
+
+fn compared(name: &str) -> anyhow::Result<Compared> {
+    if name == "queue" {
+        return Ok(Compared::Queue);
+    }
     let operation: Operation = name.replace('_', "-").parse()?;
     let known = matches!(operation, Operation::AllReduce | Operation::AllGather);
-    ensure!(known, "{operation} is not compared: use all_reduce or all_gather");
-    Ok(operation)
+    ensure!(known, "{operation} is not compared: use all_reduce, all_gather or queue");
+    Ok(Compared::Collective(operation))
+}
+
+impl Arguments {
+    fn operations(&self) -> Vec<Operation> {
+        let operation = |compared: &Compared| match compared {
+            Compared::Collective(operation) => Some(*operation),
+            Compared::Queue => None,
+        };
+        self.ops.iter().filter_map(operation).collect()
+    }
 }
 
 fn seconds(text: &str) -> anyhow::Result<Duration> {
@@ -103,25 +123,37 @@ fn compare(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     println!("{}", report::introduction(&recipes));
     let sockets = tempfile::tempdir().context("making a folder for sockets")?;
     let mut all: Vec<CellResults> = Vec::new();
+    let place = |ranks: usize| Place {
+        ranks,
+        cpus: cpu::allowed_cpus(),
+        sockets: sockets.path().to_path_buf(),
+        logs: arguments.logs.clone(),
+    };
     for ranks in &arguments.ranks {
-        let place = Place {
-            ranks: *ranks,
-            cpus: cpu::allowed_cpus(),
-            sockets: sockets.path().to_path_buf(),
-            logs: arguments.logs.clone(),
-        };
+        let place = place(*ranks);
         let cells = cells(arguments, *ranks, place.cpus.len());
+        if cells.is_empty() {
+            continue;
+        }
         let results = measure(arguments, &recipes, &place, &cells, &targets)?;
         print_tables(&results, &targets);
         all.extend(results);
     }
-    let verdicts = judge(&all, &targets);
+    let mut queues = Vec::new();
+    if arguments.ops.contains(&Compared::Queue) {
+        let (rounds, time) = (arguments.rounds, arguments.seconds);
+        queues = queue::measure::measure(&recipes, &place(2), rounds, time, &targets)?;
+        println!("{}", queue::judge::table_of(&queues, &targets));
+    }
+    let mut verdicts = judge(&all, &targets);
+    verdicts.extend(queue::judge::judge(&queues, &targets));
     println!();
     for verdict in &verdicts {
         println!("{}", report::line_of(verdict));
     }
     if let Some(path) = &arguments.json {
-        let json = report::json_of(&recipes, &all, &verdicts, &targets);
+        let mut json = report::json_of(&recipes, &all, &verdicts, &targets);
+        json["queues"] = queue::judge::json_of(&queues, &targets).into();
         write(path, &format!("{json:#}\n"))?;
     }
     if let Some(path) = &arguments.svg {
@@ -131,7 +163,8 @@ fn compare(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         .iter()
         .flat_map(|results| &results.outcomes)
         .any(|outcome| outcome.name.starts_with(OURS) && (outcome.wrong > 0 || outcome.lacks.is_some()));
-    let in_order = !wrong && verdicts.iter().all(|verdict| verdict.is_met());
+    let in_order =
+        !wrong && !queue::judge::is_wrong(&queues) && verdicts.iter().all(|verdict| verdict.is_met());
     Ok(if in_order { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -139,7 +172,7 @@ fn compare(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 fn cells(arguments: &Arguments, ranks: usize, cores: usize) -> Vec<Cell> {
     let mut cells = Vec::new();
     for dtype in &arguments.dtype {
-        for operation in &arguments.ops {
+        for operation in &arguments.operations() {
             for around in &arguments.loops {
                 let defaults = match (operation, around) {
                     (_, Loop::Traffic) if ranks + arguments.strangers > cores => continue,

@@ -5,6 +5,7 @@
 //! failure ends all of its ranks.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::File;
 use std::io::{BufReader, Write};
 use std::os::fd::AsFd;
@@ -143,14 +144,14 @@ impl Group {
     ///
     /// # Errors
     /// When a rank has gone or does not answer: with the last that the group has said.
-    pub(crate) fn ask(&mut self, request: &Request) -> anyhow::Result<Vec<Answer>> {
+    pub(crate) fn ask(&mut self, request: &impl fmt::Display) -> anyhow::Result<Vec<Answer>> {
         self.idle_ends();
         let answers = self.exchange(request).with_context(|| self.last_words());
         self.idle_begins();
         answers
     }
 
-    fn exchange(&mut self, request: &Request) -> anyhow::Result<Vec<Answer>> {
+    fn exchange(&mut self, request: &impl fmt::Display) -> anyhow::Result<Vec<Answer>> {
         let line = request.to_string();
         for rank in &mut self.ranks {
             rank.requests.write_all(line.as_bytes()).context("a rank has gone")?;

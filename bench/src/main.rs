@@ -17,12 +17,14 @@
 //! | [`report`] | tables and JSON |
 //! | [`picture`] | a chart |
 //! | [`caller`] | a rank of unisono's group |
+//! | [`queue`] | the same for queues from one writer to many readers |
 
 mod caller;
 mod cell;
 mod driver;
 mod group;
 mod picture;
+mod queue;
 mod recipe;
 mod report;
 mod schedule;
@@ -52,11 +54,15 @@ enum Role {
     /// Want a core and never yield.
     #[command(hide = true)]
     Stranger,
+    /// Be a process of unisono's group for queues.
+    #[command(hide = true)]
+    QueueCaller,
 }
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().role {
         Role::Compare(arguments) => driver::run(&arguments),
+        Role::QueueCaller => queue::caller::run().map(|()| ExitCode::SUCCESS),
         Role::Caller(arguments) => caller::run(&arguments).map(|()| ExitCode::SUCCESS),
         Role::Stranger => stranger::run().map(|never| match never {}),
     };

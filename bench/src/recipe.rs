@@ -16,7 +16,11 @@ use crate::wire::Loop;
 /// All that can be measured, and what cannot.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Recipes {
+    /// For collectives.
     pub(crate) available: Vec<Recipe>,
+    /// For queues from one writer to many readers: rank 0 writes.
+    #[serde(default)]
+    pub(crate) queues: Vec<Recipe>,
     pub(crate) unavailable: Vec<Unavailable>,
 }
 

@@ -3,6 +3,8 @@
 //! The one invariant that matters: what was left out (a peer that cannot be had, a library that lacks an operation, a wrong
 //! result, rounds that do not count) is said where one looks for it.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value as Json, json};
 use unisono_measure::report::microseconds;
 use unisono_measure::table;
@@ -102,6 +104,7 @@ pub(crate) fn json_of(
     let versions: Vec<Json> = recipes
         .available
         .iter()
+        .chain(recipes.queues.iter().filter(|recipe| recipe.name != OURS || recipes.available.is_empty()))
         .map(|recipe| json!({"name": recipe.name, "version": recipe.version}))
         .collect();
     let missing: Vec<Json> = recipes
@@ -139,17 +142,19 @@ fn cell_as_json(results: &CellResults, targets: &Targets) -> Json {
 
 /// Who is measured, and who is not and why.
 pub(crate) fn introduction(recipes: &Recipes) -> String {
+    let all = || recipes.available.iter().chain(&recipes.queues);
     let mut lines: Vec<String> =
-        recipes.available.iter().map(|recipe| format!("  {}: {}", recipe.name, recipe.version)).collect();
-    // Settings for different places go by one name.
-    lines.dedup();
+        all().map(|recipe| format!("  {}: {}", recipe.name, recipe.version)).collect();
+    // Settings for different places go by one name, and unisono by one for both instruments.
+    let mut said = BTreeSet::new();
+    lines.retain(|line| said.insert(line.clone()));
     lines.extend(
         recipes
             .unavailable
             .iter()
             .map(|missing| format!("  {}: NOT MEASURED: {}", missing.name, missing.reason)),
     );
-    if recipes.available.iter().all(|recipe| recipe.name.starts_with(OURS)) {
+    if all().all(|recipe| recipe.name.starts_with(OURS)) {
         lines.push("  there is no peer to compare with".to_string());
     }
     lines.join("\n")

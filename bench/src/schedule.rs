@@ -95,7 +95,7 @@ impl Outcome {
     }
 
     /// Whether enough rounds of some placement count, or more would not help.
-    fn is_done(&self, near_up_to: Duration) -> bool {
+    pub(crate) fn is_done(&self, near_up_to: Duration) -> bool {
         let placements = [Placement::Near, Placement::Far, Placement::OneCore];
         let counted = placements.map(|placement| {
             self.rounds.iter().filter(|round| round.placement(near_up_to) == Some(placement)).count()

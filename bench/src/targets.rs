@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer, de};
 use unisono_measure::{Operation, size};
 
 use crate::cell::Placement;
+use crate::queue::cell::Kind;
 use crate::schedule::Cell;
 use crate::wire::Loop;
 
@@ -23,6 +24,36 @@ pub(crate) struct Targets {
     allowance: BTreeMap<String, f64>,
     #[serde(rename = "target")]
     pub(crate) list: Vec<Target>,
+    #[serde(rename = "queue")]
+    pub(crate) queues: Vec<QueueTarget>,
+}
+
+/// What is to be reached for queues.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct QueueTarget {
+    pub(crate) kind: Kind,
+    #[serde(deserialize_with = "from_size")]
+    pub(crate) bytes: usize,
+    pub(crate) readers: usize,
+    near: f64,
+    far: f64,
+}
+
+impl QueueTarget {
+    /// The ratio to reach in a placement.
+    pub(crate) fn ratio(&self, placement: Placement) -> Option<f64> {
+        by_placement(placement, self.near, self.far)
+    }
+}
+
+/// Processes that share one core have no targets.
+fn by_placement(placement: Placement, near: f64, far: f64) -> Option<f64> {
+    match placement {
+        Placement::Near => Some(near),
+        Placement::Far => Some(far),
+        Placement::OneCore => None,
+    }
 }
 
 /// What is to be reached for a range of sizes.
@@ -92,11 +123,7 @@ impl Target {
 
     /// The ratio to reach in a placement; ranks that share one core have no targets.
     pub(crate) fn ratio(&self, placement: Placement) -> Option<f64> {
-        match placement {
-            Placement::Near => Some(self.near),
-            Placement::Far => Some(self.far),
-            Placement::OneCore => None,
-        }
+        by_placement(placement, self.near, self.far)
     }
 }
 

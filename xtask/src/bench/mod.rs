@@ -27,7 +27,7 @@ pub(crate) struct Options {
     /// Compare with these only; others are not installed.
     #[arg(long, value_delimiter = ',', value_enum)]
     pub(crate) peers: Vec<Peer>,
-    /// Operations: all_reduce, all_gather.
+    /// Operations: all_reduce, all_gather, queue. All unless given.
     #[arg(long, value_name = "OP,...")]
     ops: Option<String>,
     /// Numbers of ranks.
@@ -61,7 +61,22 @@ pub(crate) struct Options {
 
 impl Options {
     fn peers(&self) -> Vec<Peer> {
-        if self.peers.is_empty() { Peer::value_variants().to_vec() } else { self.peers.clone() }
+        let all = Peer::value_variants().iter().copied();
+        let asked = if self.peers.is_empty() { all.collect() } else { self.peers.clone() };
+        asked
+            .into_iter()
+            .filter(|peer| if peer.is_a_queue() { self.queues() } else { self.collectives() })
+            .collect()
+    }
+
+    /// Whether queues are compared.
+    fn queues(&self) -> bool {
+        self.ops.as_ref().is_none_or(|ops| ops.split(',').any(|op| op == "queue"))
+    }
+
+    /// Whether collectives are.
+    fn collectives(&self) -> bool {
+        self.ops.as_ref().is_none_or(|ops| ops.split(',').any(|op| op != "queue"))
     }
 
     /// The options that the measuring program understands.
@@ -94,8 +109,10 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<bool> {
     let folder = workspace.cache.join("bench");
     fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
     let (mut available, mut unavailable) = (Recipe::unisono(workspace, &program).to_vec(), Vec::new());
+    let mut queues = vec![Recipe::unisono_queue(workspace, &program)];
     for peer in options.peers() {
         match peer.prepare(workspace) {
+            Ok(recipes) if peer.is_a_queue() => queues.extend(recipes),
             Ok(recipes) => available.extend(recipes),
             Err(problem) => {
                 unavailable.push(json!({"name": peer.name(), "reason": format!("{problem:#}")}));
@@ -103,8 +120,13 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<bool> {
         }
     }
     let recipes = folder.join("recipes.json");
-    let available: Vec<_> = available.iter().map(Recipe::as_json).collect();
-    let text = format!("{:#}\n", json!({"available": available, "unavailable": unavailable}));
+    let as_json = |recipes: &[Recipe]| recipes.iter().map(Recipe::as_json).collect::<Vec<_>>();
+    let all = json!({
+        "available": as_json(&available),
+        "queues": as_json(&queues),
+        "unavailable": unavailable,
+    });
+    let text = format!("{all:#}\n");
     fs::write(&recipes, text).with_context(|| format!("writing {}", recipes.display()))?;
 
     let mut command = workspace.command(&program);

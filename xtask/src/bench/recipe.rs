@@ -21,11 +21,7 @@ pub(crate) struct Recipe {
 impl Recipe {
     /// unisono itself: on memory of the ranks' own, and on registered memory.
     pub(crate) fn unisono(workspace: &Workspace, program: &Path) -> [Recipe; 2] {
-        let version = workspace.metadata["packages"]
-            .as_array()
-            .and_then(|members| members.iter().find(|member| member["name"] == "unisono"))
-            .and_then(|member| member["version"].as_str())
-            .unwrap_or("of this folder");
+        let version = own_version(workspace);
         let recipe = |name: &str, arguments: &[&str]| {
             let arguments = arguments.iter().map(|argument| argument.to_string());
             let command: Vec<String> =
@@ -34,6 +30,12 @@ impl Recipe {
         };
         let registered = recipe("unisono registered", &["caller", "--registered"]);
         [recipe("unisono", &["caller"]), Recipe { only_loop: Some("traffic"), ..registered }]
+    }
+
+    /// unisono's queue.
+    pub(crate) fn unisono_queue(workspace: &Workspace, program: &Path) -> Recipe {
+        let command = [program.display().to_string(), "queue-caller".to_string()];
+        Recipe::each("unisono", own_version(workspace), &command)
     }
 
     /// A program that is started once for each rank.
@@ -85,4 +87,12 @@ impl Recipe {
             "only_loop": self.only_loop,
         })
     }
+}
+
+fn own_version(workspace: &Workspace) -> &str {
+    workspace.metadata["packages"]
+        .as_array()
+        .and_then(|members| members.iter().find(|member| member["name"] == "unisono"))
+        .and_then(|member| member["version"].as_str())
+        .unwrap_or("of this folder")
 }

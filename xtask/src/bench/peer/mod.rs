@@ -7,6 +7,7 @@ mod gloo;
 mod mpi;
 mod oneccl;
 mod operations;
+mod queues;
 
 use std::fs;
 use std::path::PathBuf;
@@ -37,6 +38,10 @@ pub(crate) enum Peer {
     Deepspeed,
     /// SGLang's shared-memory operations.
     Sglang,
+    /// iceoryx2's publish-subscribe, for queues, from the Rust package registry.
+    Iceoryx2,
+    /// ZeroMQ from Python, for queues, from the Python package index.
+    Pyzmq,
 }
 
 impl Peer {
@@ -51,13 +56,24 @@ impl Peer {
             Peer::Vllm => "vllm",
             Peer::Deepspeed => "deepspeed",
             Peer::Sglang => "sglang",
+            Peer::Iceoryx2 => "iceoryx2",
+            Peer::Pyzmq => "pyzmq",
         }
+    }
+
+    /// Whether it is compared with unisono's queue, and not with its collectives.
+    pub(crate) fn is_a_queue(self) -> bool {
+        matches!(self, Peer::Iceoryx2 | Peer::Pyzmq)
     }
 
     /// Makes everything ready; what is there already is not fetched again.
     pub(crate) fn prepare(self, workspace: &Workspace) -> Result<Vec<Recipe>> {
-        ensure!(cfg!(target_arch = "x86_64"), "its packages that are known here are for x86_64 only");
         println!("\n==> {}", self.name());
+        let is_for_all = self == Peer::Iceoryx2;
+        ensure!(
+            is_for_all || cfg!(target_arch = "x86_64"),
+            "its packages that are known here are for x86_64 only"
+        );
         match self {
             Peer::Impi => mpi::impi(workspace),
             Peer::Mpich => mpi::mpich(workspace),
@@ -66,6 +82,8 @@ impl Peer {
             Peer::Gloo => gloo::gloo(workspace),
             Peer::Vllm => operations::vllm(workspace),
             Peer::Deepspeed => operations::deepspeed(workspace),
+            Peer::Iceoryx2 => queues::iceoryx2(workspace),
+            Peer::Pyzmq => queues::pyzmq(workspace),
             Peer::Sglang => bail!(
                 "its packages hold no source of the operation, and binaries that need CUDA; deepspeed, from whose \
                  operation it is derived, has the same buffers, states and thresholds"
