@@ -14,7 +14,8 @@ use unisono_os::socket::{Address, Connection, Listener};
 use unisono_os::{pidfd, poll, process, robust};
 
 use super::error::{Error, Result};
-use super::hall::{Guest, Hall, MortalGuest, Occupant, Why};
+use super::guest::{Guest, Occupant, Why};
+use super::hall::{Hall, MortalGuest};
 use super::handle::Handle;
 use super::memory::ReaderMemory;
 use super::messages::{self, Admitted, Message, QueueSeen, Refusal};

@@ -10,7 +10,8 @@ use unisono_protocol::ring::wait_at;
 
 use super::elsewhere::{Outlet, Waited};
 use super::error::{Error, ReaderStatus, Result, WaitedFor};
-use super::hall::{Guest, Occupant, Seat, Why};
+use super::guest::{Guest, Occupant, Why};
+use super::hall::Seat;
 use super::wait::{Begun, Waiting};
 use super::writer::Writer;
 

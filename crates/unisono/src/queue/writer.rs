@@ -14,7 +14,8 @@ use unisono_protocol::ring::{Kind, Record};
 use super::builder::Builder;
 use super::elsewhere::Outlet;
 use super::error::{Error, ReaderStatus, Result, WaitedFor};
-use super::hall::{Hall, Occupant, Ringer, View, WhenGone};
+use super::guest::{self, Occupant};
+use super::hall::{Hall, Ringer, View, WhenGone};
 use super::handle::Handle;
 use super::memory::ADDRESS_BYTES;
 use super::pool::{Housing, Pool};
@@ -162,7 +163,7 @@ impl Writer {
             self.hall.ends.check(begun, OPERATION)?;
             let gone = seats.iter().find_map(|seat| match &seat.occupant {
                 Occupant::Gone { pid, why, resume: None } if self.hall.policy != WhenGone::GoOn => {
-                    Some(super::hall::gone(seat.rank, *pid, *why))
+                    Some(guest::gone(seat.rank, *pid, *why))
                 }
                 _ => None,
             });

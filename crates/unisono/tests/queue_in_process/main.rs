@@ -5,6 +5,7 @@
 //! Each side maps the ring at a place of its own, so what the sanitizer sees here is everything around it; the ring's
 //! steps it sees in `unisono-protocol`.
 
+mod model;
 mod traffic;
 mod waits;
 
