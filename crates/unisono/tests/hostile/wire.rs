@@ -14,7 +14,7 @@ use unisono_os::socket::{Connection, Received};
 use crate::faults::{abstract_name, tell, told};
 use crate::harness::{self, Builder, Ranks};
 
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 3;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Hello {

@@ -18,7 +18,7 @@ use crate::words::Language;
 pub(crate) use crate::words::{receive, send};
 
 /// Changes whenever a message or the layout of the memory does.
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 3;
 
 /// Who a rank is and where it runs.
 #[derive(Clone, Debug, Serialize, Deserialize)]
