@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+use crate::setup::apt::{self, Needed};
 use crate::step::{self, Count};
 use crate::workspace::Workspace;
 
@@ -44,6 +45,8 @@ const CHECKS: [(&str, Check); 8] = [
 
 /// Runs every check; fails with the names of those that failed.
 pub(crate) fn run(workspace: &Workspace) -> Result<()> {
+    // All features are looked at, and libzmq is built for one of them.
+    apt::install_missing(workspace, &[Needed { sign: "c++", package: "g++" }])?;
     let mut failed = Vec::new();
     for (name, check) in CHECKS {
         println!("--> {name}");

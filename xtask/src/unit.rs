@@ -5,12 +5,18 @@
 
 use anyhow::Result;
 
+use crate::setup::apt::{self, Needed};
 use crate::setup::pip;
 use crate::step::{self, Count};
 use crate::workspace::Workspace;
 
+/// What the tests need of Debian: a C++ compiler for libzmq, and the program that makes machines of network namespaces.
+const NEEDED: [Needed; 2] =
+    [Needed { sign: "c++", package: "g++" }, Needed { sign: "ip", package: "iproute2" }];
+
 /// Runs the tests of the whole workspace; one failing test program does not keep the others from running.
 pub(crate) fn run(workspace: &Workspace, count: &mut Count) -> Result<()> {
+    apt::install_missing(workspace, &NEEDED)?;
     let requirements = workspace.root.join("xtask/pyzmq-requirements.txt");
     let pyzmq = pip::unpacked_wheel(workspace, &requirements, "pyzmq-27.3.0")?;
     let mut command = workspace.cargo();

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use unisono_os::poll::Waker;
 
 use crate::error::{Error, Result};
+use crate::frame::PART_BYTES;
 use crate::word::LONGEST_WORD;
 
 /// How often each side asks whether the other is there, and how long it may take to answer.
@@ -45,8 +46,10 @@ pub(crate) fn connecting(context: &zmq::Context, address: SocketAddr) -> Result<
     let socket = made(context, zmq::SUB, address.ip())?;
     let fate = context.socket(zmq::PAIR).map_err(Error::zmq("making a subscriber's socket"))?;
     let set_up = || {
-        // How much is under way is bounded by the publisher; words are never dropped.
+        // How much is under way is bounded by the publisher; words are never dropped. Nothing that it says is longer than a
+        // part: whoever stands in its place cannot make this side keep more.
         socket.set_rcvhwm(0)?;
+        socket.set_maxmsgsize(PART_BYTES as i64)?;
         socket.set_sndhwm(0)?;
         socket.set_linger(500)?;
         fate.set_linger(0)?;

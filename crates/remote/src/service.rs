@@ -208,7 +208,8 @@ impl Service {
         for session in self.shared.look(|roster| roster.due_to_hear_of_completeness()) {
             self.answer(session, Kind::Complete, &[&session])?;
         }
-        loop {
+        let mut is_full = false;
+        while !is_full {
             let due = self.shared.look(|roster| roster.due());
             if due.is_empty() {
                 break;
@@ -217,11 +218,14 @@ impl Service {
                 let header = part.header(nonce);
                 let tag = part.tag(key, header);
                 if !frame::send(&self.socket, &word::topic(session), header, part.payload(), tag)? {
-                    // Its next word shows whether there is room.
+                    // Its next word shows whether there is room; the others get theirs all the same.
                     self.shared.look(|roster| roster.put_back(session, part.number));
-                    return Ok(());
+                    is_full = true;
                 }
             }
+        }
+        if is_full {
+            return Ok(());
         }
         let (parts, message) = self.shared.look(|roster| (roster.backlog.parts(), roster.backlog.messages()));
         for session in self.shared.look(|roster| roster.due_to_end()) {

@@ -14,6 +14,15 @@ const NONCE: [u8; 16] = [7; 16];
 const PATIENCE: Duration = Duration::from_secs(20);
 const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
+/// Whether this machine knows IPv6 at all; if not, that is said.
+fn has_ipv6() -> bool {
+    let has = std::net::UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_ok();
+    if !has {
+        eprintln!("LEFT OUT: IPv6 is turned off on this machine");
+    }
+    has
+}
+
 fn key() -> Key {
     Key::from_bytes([1; 32])
 }
@@ -166,6 +175,9 @@ fn nobody_and_another_address_are_told_with_the_systems_reason() {
     };
     let refused = Publisher::bind(config.clone()).expect_err("it is not ours");
     assert!(refused.to_string().contains("Cannot assign requested address"), "{refused}");
+    if !has_ipv6() {
+        return;
+    }
     let publisher =
         Publisher::bind(PublisherConfig { ip: Ipv6Addr::LOCALHOST.into(), ..config }).expect("IPv6");
     let reader = open(&publisher, 0);

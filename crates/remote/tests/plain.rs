@@ -61,5 +61,9 @@ fn read_at(ip: IpAddr) {
 #[test]
 fn a_plain_sub_socket_reads_and_checks_every_message() {
     read_at(Ipv4Addr::LOCALHOST.into());
-    read_at(Ipv6Addr::LOCALHOST.into());
+    if std::net::UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_ok() {
+        read_at(Ipv6Addr::LOCALHOST.into());
+    } else {
+        eprintln!("LEFT OUT: IPv6 is turned off on this machine");
+    }
 }

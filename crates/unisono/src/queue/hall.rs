@@ -25,7 +25,8 @@ use crate::marker::Mortal;
 /// What the writer does when a reader is gone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WhenGone {
-    /// Sending fails, naming the reader, until another process has taken its rank.
+    /// Sending fails, naming the reader, until another process has taken its rank, which begins with the message that is
+    /// sent next: what the reader that went had not finished is lost to that rank.
     #[default]
     Fail,
     /// Go on without it. Whoever takes its rank later begins with the message that is sent next.

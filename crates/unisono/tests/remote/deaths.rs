@@ -144,6 +144,7 @@ fn faults_open(me: usize) -> unisono::queue::Reader {
 fn after_a_death(policy: &str) -> [u64; 2] {
     let (builder, _directory) = processes("go_on_or_await", 2);
     let mut ranks = builder.env("POLICY", policy).start();
+    ranks.wait_for_report(1, "dies", PATIENCE); // All that it reported before is there, too.
     ranks.wait_others(&[0, 2], PATIENCE);
     let last = ranks.reports(1, "last").pop().expect("it read");
     ranks.go(2);
@@ -163,5 +164,5 @@ pub(crate) fn a_queue_goes_on_without_a_dead_reader_elsewhere() {
 pub(crate) fn a_queue_keeps_messages_for_a_dead_reader_elsewhere() {
     let [last, first] = after_a_death("await");
     // What it had finished, and could not say any more, comes again; nothing is left out.
-    assert!(first <= last + 1 && first + 50 > last, "{first} after {last}");
+    assert!(first <= last + 1, "{first} after {last}");
 }

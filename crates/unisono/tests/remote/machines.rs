@@ -17,7 +17,10 @@ fn run(words: &str) {
     command.args(words);
     let output = command.output().unwrap_or_else(|error| panic!("{command:?} (of iproute2): {error}"));
     let problem = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}, for which one has to be root: {problem}");
+    assert!(
+        output.status.success(),
+        "{command:?}, which needs root (CAP_NET_ADMIN and CAP_SYS_ADMIN), and of the kernel veth, bridge and tbf: {problem}"
+    );
 }
 
 impl Machines {

@@ -51,7 +51,7 @@ pub(crate) fn time_outs_are_exact_and_name_who_was_waited_for() {
     );
     let start = Instant::now();
     assert!(matches!(reader.recv_within(Duration::ZERO), Err(Error::Timeout { .. })), "a poll looks once");
-    assert!(start.elapsed() < Duration::from_millis(50));
+    assert!(start.elapsed() < SLACK);
 
     let full = fill(&mut writer);
     let Error::Timeout { waited_for: WaitedFor::Readers(readers), waited, .. } = &full else {
@@ -73,16 +73,19 @@ pub(crate) fn time_outs_are_exact_and_name_who_was_waited_for() {
     assert!(writer.readers()[0].last_step.is_some());
 }
 
-/// The wait ends with what `act` brings about, at once.
-fn ends_soon(wait: impl FnOnce() -> Result<()> + Send, act: impl FnOnce()) -> Error {
+/// The wait ends with what `act` brings about, soon. It acts again and again: a wait may be cancelled only once it is
+/// under way, and a busy machine may be late to begin it.
+fn ends_soon(wait: impl FnOnce() -> Result<()> + Send, mut act: impl FnMut()) -> Error {
     std::thread::scope(|scope| {
         let waiting = scope.spawn(wait);
         std::thread::sleep(Duration::from_millis(60)); // It sleeps by now.
         let start = Instant::now();
-        act();
-        let ended = waiting.join().expect("it ends").expect_err("it was ended");
-        assert!(start.elapsed() < Duration::from_millis(500), "{:?} until {ended}", start.elapsed());
-        ended
+        while !waiting.is_finished() {
+            assert!(start.elapsed() < SLACK, "it never ends");
+            act();
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        waiting.join().expect("it ends").expect_err("it was ended")
     })
 }
 
@@ -103,7 +106,10 @@ pub(crate) fn cancelling_and_shutting_down_end_every_wait_on_both_sides() {
     let control = writer.control();
     let ended = ends_soon(|| writer.send_within(&[0; 500], None), || control.cancel());
     assert!(matches!(ended, Error::Cancelled { .. }), "{ended}");
-    let ended = ends_soon(|| writer.send_within(&[0; 500], None), || drop(reader));
+    let ended = {
+        let mut reader = Some(reader);
+        ends_soon(|| writer.send_within(&[0; 500], None), || drop(reader.take()))
+    };
     assert!(matches!(ended, Error::PeerLeft { rank: 4, .. }), "{ended}");
     let ended = writer.send(&[]).expect_err("nobody came in its place");
     assert!(matches!(ended, Error::PeerLeft { rank: 4, .. }), "{ended}");
@@ -120,7 +126,10 @@ pub(crate) fn cancelling_and_shutting_down_end_every_wait_on_both_sides() {
     assert!(matches!(ended, Error::Cancelled { .. }), "{ended}");
 
     let (writer, mut reader) = pair();
-    let ended = ends_soon(|| reader.recv_within(None).map(|_| ()), || drop(writer));
+    let ended = {
+        let mut writer = Some(writer);
+        ends_soon(|| reader.recv_within(None).map(|_| ()), || drop(writer.take()))
+    };
     assert!(matches!(ended, Error::PeerLeft { rank: 0, .. }), "{ended}");
 }
 
