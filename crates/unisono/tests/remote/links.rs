@@ -111,3 +111,54 @@ pub(crate) fn a_slow_reader_is_waited_for_and_named_and_loses_nothing() {
         .all_succeed(PATIENCE);
     note(&format!("a slow reader: {}", reported(&outcomes[0], "took").unwrap_or_default()));
 }
+
+pub(crate) fn a_stopped_reader_is_lost_within_seconds_and_told_when_it_goes_on() {
+    let (builder, _directory) = processes("work_until_the_link_is_lost", 1);
+    let mut ranks = builder.env("CONNECT_IP", "127.0.0.1").start();
+    ranks.wait_for_report(1, "reads", PATIENCE);
+    let at = unisono_os::clock::monotonic_nanoseconds();
+    ranks.stop(1);
+    let writer = ended_in(&ranks.wait_for_report(0, "ended", PATIENCE));
+    let took = Duration::from_nanos(writer.at.saturating_sub(at));
+    assert_eq!((writer.kind.as_str(), writer.named[0]), ("LinkLost", (0, ranks.pid(1))), "{}", writer.text);
+    assert!(took < NOTICED_WITHIN, "{took:?}: {}", writer.text);
+    ranks.resume(1);
+    let reader = ended_in(&ranks.wait_for_report(1, "ended", PATIENCE));
+    assert!(["LinkLost", "PeerLeft"].contains(&reader.kind.as_str()), "{}", reader.text);
+    ranks.all_succeed(PATIENCE);
+}
+
+/// Process: a writer and its reader elsewhere, both idle.
+pub(crate) fn wait_for_nothing() {
+    let mut writer = builder().create().expect("a queue");
+    let mut reader = unisono::queue::Reader::open(writer.handle(), 0).expect("the writer is here");
+    writer.wait_until_ready(PATIENCE).expect("it has come");
+    writer.send(b"one").expect("there is room");
+    drop(reader.recv().expect("it is there"));
+    harness::report("waits", "");
+    let ended = reader.recv_within(Duration::from_secs(8)).map(|_| ());
+    assert!(matches!(ended, Err(Error::Timeout { .. })), "{ended:?}");
+}
+
+/// Nanoseconds that the threads of a process have had on a processor.
+fn processor_time(pid: u32) -> u64 {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it lives");
+    let of = |thread: std::fs::DirEntry| {
+        let text = std::fs::read_to_string(thread.path().join("schedstat")).expect("it lives");
+        text.split_whitespace().next().and_then(|time| time.parse::<u64>().ok()).expect("a number")
+    };
+    threads.flatten().map(of).sum()
+}
+
+pub(crate) fn both_sides_sleep_while_they_wait() {
+    let (builder, _directory) = processes("wait_for_nothing", 0);
+    let mut ranks = builder.env("CONNECT_IP", "127.0.0.1").start();
+    ranks.wait_for_report(0, "waits", PATIENCE);
+    std::thread::sleep(Duration::from_millis(200));
+    let before = processor_time(ranks.pid(0));
+    std::thread::sleep(Duration::from_secs(5));
+    let used = Duration::from_nanos(processor_time(ranks.pid(0)) - before);
+    note(&format!("an idle writer and its reader elsewhere: {:.2} ms in 5 s", used.as_secs_f64() * 1e3));
+    assert!(used < Duration::from_millis(20), "ten milliseconds for each side: {used:?}");
+    ranks.all_succeed(PATIENCE);
+}

@@ -20,7 +20,7 @@ mod waits;
 const SCENARIOS: &[harness::Named] = named! {
     exchange::{exchange_messages}
     deaths::{work_until_the_end, go_on_or_await}
-    links::{work_until_the_link_is_lost, be_slow}
+    links::{work_until_the_link_is_lost, be_slow, wait_for_nothing}
 };
 
 const PROMISES: &[harness::Named] = named! {
@@ -50,6 +50,8 @@ const PROMISES: &[harness::Named] = named! {
     links::{
         a_link_that_goes_down_is_told_within_seconds_on_both_sides,
         a_slow_reader_is_waited_for_and_named_and_loses_nothing,
+        a_stopped_reader_is_lost_within_seconds_and_told_when_it_goes_on,
+        both_sides_sleep_while_they_wait,
     }
 };
 
