@@ -22,7 +22,9 @@ const CARRIES_MESSAGES: &str = "0005";
 /// If the system does not show its list of sockets.
 pub fn listening(start: &str) -> Result<Vec<String>, OsError> {
     let list = File::open(LIST).map_err(|error| OsError::from_io("open", &error, LIST))?;
-    let lines = BufReader::new(list).lines().take(MOST_LINES).map_while(Result::ok);
+    // Others may choose names that are no text: such a line is none of ours, and hides none.
+    let lines = BufReader::new(list).split(b'\n').take(MOST_LINES).map_while(Result::ok);
+    let lines = lines.filter_map(|line| String::from_utf8(line).ok());
     let mut names: Vec<String> =
         lines.filter_map(|line| name_in(&line).filter(|name| name.starts_with(start))).collect();
     names.sort_unstable();
@@ -67,6 +69,9 @@ mod tests {
         let address = Address::Abstract(name.clone().into_bytes());
         let listener = Listener::bind(&address).unwrap();
         let _connection = Connection::connect(&address, None).unwrap();
+        assert_eq!(listening(&name).unwrap(), std::slice::from_ref(&name));
+        let garbage = Address::Abstract([b"\xff\n\xfe", name.as_bytes()].concat());
+        let _strange = Listener::bind(&garbage).unwrap();
         assert_eq!(listening(&name).unwrap(), std::slice::from_ref(&name));
         drop(listener);
         assert_eq!(listening(&name).unwrap(), Vec::<String>::new());

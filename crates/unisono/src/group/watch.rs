@@ -208,15 +208,19 @@ fn watch(
             door = None;
         }
         let mut at = 1;
+        let lines_before = lifelines.len();
         lifelines.retain(|lifeline| {
             let is_cut = lifeline.descriptor().is_some() && ready[at].any();
             at += usize::from(lifeline.descriptor().is_some());
             if is_cut {
                 shared.tell(lifeline.rank);
-                desk.sweep();
             }
             !is_cut
         });
+        // What the dead left behind can wait until all deaths are told.
+        if lifelines.len() < lines_before {
+            desk.sweep();
+        }
         // Deaths come first. Nobody at the desk, and no patience that has ended: nothing to do there.
         let is_due = desk.patience_ends().is_some_and(|until| Instant::now() >= until);
         if is_due || ready[desks..].iter().any(|ready| ready.any()) {

@@ -53,6 +53,8 @@ pub(super) fn ask<Message: Language>(
         }
         asked.iter_mut().for_each(Asked::hear);
     }
+    // Who was late to look finds what has come meanwhile.
+    asked.iter_mut().for_each(Asked::hear);
     asked.iter_mut().for_each(|asked| asked.give_up("does not answer".to_string()));
     asked.into_iter().map(|asked| asked.answer).collect()
 }

@@ -50,9 +50,8 @@ pub(crate) fn exchange_until_told() {
     });
 }
 
-/// Knock at these without end: say nothing and stay, say garbage, ask and not listen. How often, is said at the end.
-fn flood(names: &[String], over: &AtomicBool) -> u64 {
-    let mut knocks = 0;
+/// Knock at these without end, and count it: say nothing and stay, say garbage, ask and not listen.
+fn flood(names: &[String], over: &AtomicBool, count: &AtomicU64) {
     let mut silent: Vec<Connection> = Vec::new();
     while !over.load(Ordering::Relaxed) {
         for (kind, name) in names.iter().enumerate() {
@@ -60,7 +59,7 @@ fn flood(names: &[String], over: &AtomicBool) -> u64 {
             let now = Some(Instant::now());
             // A queue of those who wait that is full is what a flood comes to.
             let Ok(connection) = Connection::connect(&address, now) else { continue };
-            knocks += 1;
+            let knocks = count.fetch_add(1, Ordering::Relaxed) + 1;
             let garbage = vec![knocks as u8; 1 + (knocks as usize * 37) % 5000];
             match (knocks as usize + kind) % 4 {
                 0 => silent.push(connection),
@@ -74,22 +73,27 @@ fn flood(names: &[String], over: &AtomicBool) -> u64 {
         }
         silent.drain(..silent.len().saturating_sub(300));
     }
-    knocks
 }
 
-/// Flood while `then` is done.
+/// Flood while `then` is done, which begins once it is a flood.
 fn flooding(names: &[String], then: impl FnOnce()) {
     let (over, knocks) = (AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|scope| {
-        let flood = scope.spawn(|| knocks.store(flood(names, &over), Ordering::Relaxed));
-        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(then));
+        let flood = scope.spawn(|| flood(names, &over, &knocks));
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let end = Instant::now() + PATIENCE;
+            while knocks.load(Ordering::Relaxed) < 200 {
+                assert!(Instant::now() < end, "it never is a flood");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            then();
+        }));
         over.store(true, Ordering::Relaxed);
         flood.join().expect("it goes on to the end");
         if let Err(panic) = outcome {
             std::panic::resume_unwind(panic);
         }
     });
-    assert!(knocks.load(Ordering::Relaxed) > 100, "it was a flood");
     note(&format!("{} knocks", knocks.load(Ordering::Relaxed)));
 }
 
@@ -116,9 +120,10 @@ pub(crate) fn a_flood_at_the_sockets_of_ranks_holds_up_neither_calls_nor_the_new
     flooding(&names, || {
         std::thread::sleep(Duration::from_millis(500));
         let before = progress(&mut ranks, "sums");
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + PATIENCE * 4;
         while progress(&mut ranks, "sums") < before + 5_000 {
             assert!(Instant::now() < end, "calls go on");
+            std::thread::sleep(Duration::from_millis(1));
         }
         killed_at = unisono_os::clock::monotonic_nanoseconds();
         ranks.kill(1);
@@ -140,9 +145,10 @@ pub(crate) fn a_flood_at_the_socket_of_a_queue_does_not_hold_it_up() {
     assert_eq!(names.len(), 1, "{names:?}");
     flooding(&names, || {
         let before = progress(&mut ranks, "messages");
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + PATIENCE * 4;
         while progress(&mut ranks, "messages") < before + 5_000 {
             assert!(Instant::now() < end, "messages go on");
+            std::thread::sleep(Duration::from_millis(1));
         }
     });
     soon("it answers again", || {

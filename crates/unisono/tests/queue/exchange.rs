@@ -120,7 +120,7 @@ pub(crate) fn every_reader_gets_every_message_whole_and_in_order() {
     let start = Instant::now();
     let count = if harness::quick() { all / HUGE } else { all };
     let (builder, _directory) = processes("exchange_random_messages", READERS);
-    builder.env("COUNT", &count.to_string()).start().all_succeed(PATIENCE * 4);
+    builder.env("COUNT", &count.to_string()).start().all_succeed(PATIENCE * 15);
     let (gibibytes, took) = (lengths(count).sum::<usize>() as f64 / (1u64 << 30) as f64, start.elapsed());
     note(&format!("{count} messages, {gibibytes:.1} GiB, to {READERS} readers in {took:.1?}"));
 }

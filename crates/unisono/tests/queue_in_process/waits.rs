@@ -39,7 +39,7 @@ fn time_outs_are_exact_and_name_who_was_waited_for() {
     );
     let start = Instant::now();
     assert!(matches!(reader.recv_within(Duration::ZERO), Err(Error::Timeout { .. })), "a poll looks once");
-    assert!(start.elapsed() < Duration::from_millis(50));
+    assert!(start.elapsed() < SLACK);
 
     let full = fill(&mut writer);
     let Error::Timeout { waited_for: WaitedFor::Readers(readers), waited, .. } = &full else {
@@ -274,14 +274,17 @@ impl tracing::Subscriber for &'static Listener {
 fn a_stall_is_explained_in_the_log_and_idleness_is_not() {
     static LISTENER: Listener = Listener(Mutex::new(String::new()), AtomicU64::new(0));
     tracing::subscriber::with_default(&LISTENER, || {
-        let builder = Writer::builder().ring_bytes(4096).warn_interval(Duration::from_millis(40));
+        let builder = Writer::builder().ring_bytes(4096).warn_interval(Duration::from_millis(100));
         let mut writer = builder.create().expect("a queue");
         let mut reader = Reader::open(writer.handle(), 0).expect("the writer is here");
         assert!(reader.recv_within(SHORT).is_err());
         assert_eq!(LISTENER.1.load(Ordering::Relaxed), 0, "nobody waits for work that was promised");
         fill(&mut writer);
-        let warnings = LISTENER.1.load(Ordering::Relaxed);
-        assert!((2..=4).contains(&warnings), "{warnings} in {SHORT:?}");
+        let before = LISTENER.1.load(Ordering::Relaxed);
+        let second = Duration::from_secs(1);
+        writer.send_within(&[0; 500], second).expect_err("it is full");
+        let warnings = LISTENER.1.load(Ordering::Relaxed) - before;
+        assert!((3..=10).contains(&warnings), "{warnings} in {second:?}");
         let words = LISTENER.0.lock().expect("nobody panics with the lock").clone();
         let sent = writer.messages();
         let expected = format!("rank 0 (pid {}, alive, behind by {sent} messages", std::process::id());
