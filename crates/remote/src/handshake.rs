@@ -21,9 +21,9 @@ use crate::link;
 use crate::subscriber::Config;
 use crate::word::{Session, Word, topic};
 
-/// An answer is waited for so long at first, and twice as long each time, up to the other.
-const FIRST_PATIENCE: Duration = Duration::from_millis(100);
-const LONGEST_PATIENCE: Duration = Duration::from_secs(2);
+/// An answer is waited for so long, one after the other, and again from the start. The short ones are for a publisher that is
+/// quiet for a moment, since it was too busy to answer the first; the long ones for one that is far away.
+const PATIENCE_MS: [u64; 8] = [30, 60, 90, 500, 30, 60, 90, 2000];
 
 /// The connection of a subscriber that is in.
 pub(crate) struct Link {
@@ -63,19 +63,17 @@ pub(crate) fn come_in(
     let (socket, fate) = link::connecting(context, config.address)?;
     let (key, nonce) = (config.key.clone(), config.nonce);
     let mut link = Link { socket, fate, key, nonce, session: [0; 16], challenge: [0; 16] };
-    let mut patience = FIRST_PATIENCE;
-    loop {
-        // The last try has until the deadline.
+    for patience in PATIENCE_MS.into_iter().cycle().map(Duration::from_millis) {
         let until = Instant::now() + patience;
         let until = deadline.map_or(until, |deadline| deadline.min(until));
         if let Some(admitted) = try_to_come_in(&mut link, config, until)? {
             return Ok((link, admitted));
         }
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-            return Err(Error::NoAnswer { address: config.address, waited: start.elapsed() });
+            break;
         }
-        patience = LONGEST_PATIENCE.min(2 * patience);
     }
+    Err(Error::NoAnswer { address: config.address, waited: start.elapsed() })
 }
 
 /// One try, as a session of its own; `None` if there was no answer in time.

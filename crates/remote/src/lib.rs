@@ -26,7 +26,8 @@
 //!
 //! `session` is random, the reader's choice. `tag` is HMAC-SHA256 with the queue's key over all before it in the word, then
 //! the queue's nonce (16 bytes), then the challenge (16 bytes). An ack counts the parts that have arrived and the messages that are
-//! finished; earlier ones may be unsubscribed from. Hello is to be repeated, with another session, if it is not answered.
+//! finished; earlier ones may be unsubscribed from. Hello is to be repeated after some
+//! 30 ms, with another session, if it is not answered: a busy publisher cannot tell for certain whose it is, and is quiet for a moment then.
 //!
 //! | frame | bytes |
 //! |---|---|

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::frame::{self, Header, Kind};
 use crate::key::random;
@@ -19,6 +19,11 @@ use crate::word::{self, Session, Word};
 const MOST_STRANGERS: usize = 64;
 /// So many words are heard before messages are sent again.
 const MOST_WORDS_AT_ONCE: usize = 256;
+
+/// Among the words of busy readers a hello's sender cannot be told for certain. Then nothing is sent for so long, so that they
+/// fall silent and the hello can be said again; but not all the time, whoever says it.
+const QUIET_FOR: Duration = Duration::from_millis(250);
+const QUIET_AGAIN_AFTER: Duration = Duration::from_millis(500);
 
 /// The first byte of what an XPUB socket receives.
 const UNSUBSCRIBED: u8 = 0;
@@ -36,13 +41,15 @@ pub(crate) struct Service {
     socket: zmq::Socket,
     shared: Arc<Shared>,
     strangers: VecDeque<Stranger>,
+    /// When it was last decided to be quiet.
+    quiet_since: Option<Instant>,
     /// Ends after the socket.
     _context: zmq::Context,
 }
 
 impl Service {
     pub(crate) fn new(context: zmq::Context, socket: zmq::Socket, shared: Arc<Shared>) -> Service {
-        Service { socket, shared, strangers: VecDeque::new(), _context: context }
+        Service { socket, shared, strangers: VecDeque::new(), quiet_since: None, _context: context }
     }
 
     /// The thread's life, until everybody has everything after the end, or may not take longer.
@@ -62,7 +69,8 @@ impl Service {
             if is_over {
                 return Ok(());
             }
-            link::wait(&[&self.socket], Some(&self.shared.waker), closing_until)?;
+            let until = [closing_until, self.quiet_until()].into_iter().flatten().min();
+            link::wait(&[&self.socket], Some(&self.shared.waker), until)?;
             self.shared.waker.drain();
             let mut is_news = false;
             for _ in 0..MOST_WORDS_AT_ONCE {
@@ -72,7 +80,9 @@ impl Service {
                     Err(error) => return Err(error),
                 }
             }
-            self.send_what_is_due()?;
+            if self.quiet_until().is_none() {
+                self.send_what_is_due()?;
+            }
             if is_news {
                 self.shared.tell();
             }
@@ -108,8 +118,11 @@ impl Service {
     fn challenge(&mut self, session: Session) -> zmq::Result<()> {
         let is_known = self.strangers.iter().any(|stranger| stranger.session == session)
             || self.shared.look(|roster| roster.find(session).is_some());
-        let topic = word::topic(session);
-        if is_known || !manual::grant(&self.socket, &topic)? {
+        if is_known {
+            return Ok(());
+        }
+        if !manual::grant(&self.socket, &word::topic(session))? {
+            self.be_quiet();
             return Ok(());
         }
         let challenge = match random() {
@@ -124,6 +137,18 @@ impl Service {
         }
         self.strangers.push_back(Stranger { session, challenge });
         self.answer(session, Kind::Challenge, &[&session, &challenge])
+    }
+
+    fn be_quiet(&mut self) {
+        let now = Instant::now();
+        if self.quiet_since.is_none_or(|since| now >= since + QUIET_AGAIN_AFTER) {
+            self.quiet_since = Some(now);
+        }
+    }
+
+    /// Until when nothing is sent.
+    fn quiet_until(&self) -> Option<Instant> {
+        self.quiet_since.map(|since| since + QUIET_FOR).filter(|until| Instant::now() < *until)
     }
 
     /// A stranger signed its challenge, or claims so.

@@ -220,3 +220,43 @@ impl Complete for Subscriber {
         matches!(self.wait_until_complete(Some(timeout), || false), Found::Nothing)
     }
 }
+
+#[test]
+fn a_reader_comes_in_while_others_are_busy() {
+    let publisher = publisher_for(&[0, 1, 2, 3], false);
+    let is_over = AtomicU64::new(0);
+    let mut slowest = Duration::ZERO;
+    std::thread::scope(|scope| {
+        let others: Vec<Subscriber> = (0..3).map(|rank| open(&publisher, rank)).collect();
+        let (publisher, is_over) = (&publisher, &is_over);
+        for reader in others {
+            scope.spawn(move || {
+                while is_over.load(Ordering::Relaxed) == 0 {
+                    if let Found::Message(_) = reader.wait(Some(Duration::from_millis(10)), || false) {
+                        reader.finish_one();
+                    }
+                }
+            });
+        }
+        let newcomer = open(publisher, 3);
+        scope.spawn(move || {
+            while is_over.load(Ordering::Relaxed) == 0 {
+                let room = |behind: unisono_remote::Unfinished| (behind.messages < 1000).then_some(());
+                if publisher.wait(Some(Duration::from_millis(10)), room).is_some() {
+                    publisher.send(vec![1; 64]);
+                }
+            }
+        });
+        drop(newcomer);
+        for _ in 0..10 {
+            wait_until("it has left", || matches!(publisher.readers()[3].presence, Presence::Gone { .. }));
+            let start = Instant::now();
+            let newcomer = open(publisher, 3);
+            slowest = slowest.max(start.elapsed());
+            take(&newcomer);
+        }
+        is_over.store(1, Ordering::Relaxed);
+    });
+    println!("came in after {slowest:?} at the latest");
+    assert!(slowest < PATIENCE / 2, "{slowest:?}");
+}
