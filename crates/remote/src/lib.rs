@@ -68,7 +68,7 @@ pub use inbox::{End, Found};
 pub use key::{Key, TAG_BYTES};
 pub use link::own_ip;
 pub use publisher::{Config as PublisherConfig, Publisher, Unfinished};
-pub use roster::{Presence, ReaderState, Why};
+pub use roster::{Leftovers, Presence, ReaderState, Why};
 pub use subscriber::{Config as SubscriberConfig, Rouser, Subscriber};
 
 /// Start a thread that runs no signal handler of the program that it lives in.

@@ -16,7 +16,7 @@ use unisono_os::poll::Waker;
 use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::link;
-use crate::roster::{ReaderState, Roster};
+use crate::roster::{Leftovers, ReaderState, Roster};
 use crate::service::Service;
 
 /// What a publisher is to be.
@@ -32,8 +32,8 @@ pub struct Config {
     pub readers: Vec<u64>,
     /// Where to listen; the port is the system's choice.
     pub ip: IpAddr,
-    /// Whether what a reader had not finished when it went is kept for the next one of its rank.
-    pub keeps_for_the_gone: bool,
+    /// What becomes of messages that a reader had not finished when it went.
+    pub leftovers: Leftovers,
 }
 
 type Listener = Box<dyn Fn() + Send + Sync>;
@@ -87,8 +87,8 @@ pub struct Unfinished {
     pub messages: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// Whether a reader is gone for which nothing is kept.
-    pub is_any_gone: bool,
+    /// Whether the sender is to hear of a reader that is gone. See [`Publisher::take_trouble`].
+    pub is_troubled: bool,
 }
 
 /// Sends messages to readers elsewhere. Dropped, it is [closed](Publisher::close) without patience.
@@ -110,7 +110,7 @@ impl Publisher {
         let (socket, address) = link::bound(&context, config.ip)?;
         let system = |doing, problem: &dyn ToString| Error::System { doing, problem: problem.to_string() };
         let waker = Waker::new().map_err(|error| system("making a publisher's wake-up", &error))?;
-        let roster = Mutex::new(Roster::new(&config.readers, config.keeps_for_the_gone));
+        let roster = Mutex::new(Roster::new(&config.readers, config.leftovers));
         let (changed, listener, closing_until) = (Condvar::new(), OnceLock::new(), OnceLock::new());
         let shared = Arc::new(Shared { config, roster, changed, waker, listener, closing_until });
         let service = Service::new(context, socket, Arc::clone(&shared));
@@ -140,6 +140,18 @@ impl Publisher {
     /// What is known of each reader.
     pub fn readers(&self) -> Vec<ReaderState> {
         self.shared.look(|roster| roster.readers())
+    }
+
+    /// Whether [`take_trouble`](Publisher::take_trouble) has something to say.
+    pub fn is_troubled(&self) -> bool {
+        self.shared.look(|roster| roster.is_troubled())
+    }
+
+    /// A reader that is gone, and of which the sender is to hear ([`Leftovers::Told`], and one that broke the rules): one of which the
+    /// rank was taken anew before the sender heard of it, and that left messages behind, once; one of which the rank is still
+    /// free, whenever this is asked.
+    pub fn take_trouble(&self) -> Option<ReaderState> {
+        self.shared.look(Roster::take_trouble)
     }
 
     /// Wait until `look` finds something in how far the readers are behind, for at most `timeout`. It is asked again with

@@ -3,6 +3,7 @@
 //! No socket and no clock of its own: the publisher's thread tells it what was heard, and asks what is to be sent. The one
 //! invariant that matters: **a rank has one session at a time**, and what a session says is bounded by what was sent to it.
 
+use std::collections::VecDeque;
 use std::time::Instant;
 
 use crate::backlog::{Backlog, Part};
@@ -22,6 +23,17 @@ pub enum Why {
     LinkLost,
     /// It said what cannot be.
     Broken,
+}
+
+/// What becomes of messages that a reader had not finished when it went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leftovers {
+    /// They are lost to its rank, and the sender is told so.
+    Told,
+    /// They are lost to its rank.
+    Forgotten,
+    /// They are kept for whoever takes its rank next. Of one that broke the rules they are lost, and the sender is told.
+    Kept,
 }
 
 /// Where a reader is.
@@ -82,7 +94,15 @@ pub(crate) struct Present {
 enum Occupant {
     Awaited,
     Present(Present),
-    Gone { pid: u32, address: String, why: Why, resume: Option<u64> },
+    /// Messages before `settled` were finished by it, or the sender heard of its departure after they were sent: none of those
+    /// is lost in silence.
+    Gone {
+        pid: u32,
+        address: String,
+        why: Why,
+        resume: Option<u64>,
+        settled: u64,
+    },
 }
 
 #[derive(Debug)]
@@ -96,8 +116,10 @@ struct Seat {
 pub(crate) struct Roster {
     seats: Vec<Seat>,
     pub(crate) backlog: Backlog,
-    /// Whether what a reader had not finished when it went is kept for the next one of its rank.
-    keeps_for_the_gone: bool,
+    leftovers: Leftovers,
+    /// Those who left messages behind that nobody else will read, and of whom the sender has not heard, since their ranks were
+    /// taken anew.
+    lost: VecDeque<ReaderState>,
     /// All readers of the queue have come, those elsewhere included.
     pub(crate) is_complete: bool,
     /// Nothing more is sent; each reader is to hear of it.
@@ -121,10 +143,10 @@ pub(crate) enum Refusal {
 }
 
 impl Roster {
-    pub(crate) fn new(ranks: &[u64], keeps_for_the_gone: bool) -> Roster {
+    pub(crate) fn new(ranks: &[u64], leftovers: Leftovers) -> Roster {
         let seats = ranks.iter().map(|rank| Seat { rank: *rank, occupant: Occupant::Awaited }).collect();
-        let backlog = Backlog::default();
-        Roster { seats, backlog, keeps_for_the_gone, is_complete: false, is_closing: false }
+        let (backlog, lost) = (Backlog::default(), VecDeque::new());
+        Roster { seats, backlog, leftovers, lost, is_complete: false, is_closing: false }
     }
 
     /// Somebody who has proved to have the key wants to have the rank.
@@ -140,8 +162,8 @@ impl Roster {
             return Err(Refusal::Closing);
         }
         let next_message = self.backlog.messages();
-        let seat = self.seats.iter_mut().find(|seat| seat.rank == rank).ok_or(Refusal::UnknownRank)?;
-        let message = match &seat.occupant {
+        let at = self.seats.iter().position(|seat| seat.rank == rank).ok_or(Refusal::UnknownRank)?;
+        let message = match &self.seats[at].occupant {
             Occupant::Present(present) => {
                 return Err(Refusal::Taken { pid: present.pid, address: present.address.clone() });
             }
@@ -149,8 +171,10 @@ impl Roster {
             Occupant::Gone { resume, .. } => resume.unwrap_or(next_message),
         };
         let part = self.backlog.first_part_of(message);
-        let before = Box::new(std::mem::replace(&mut seat.occupant, Occupant::Awaited));
-        seat.occupant = Occupant::Present(Present {
+        self.settle(at, message);
+        let occupant = &mut self.seats[at].occupant;
+        let before = Box::new(std::mem::replace(occupant, Occupant::Awaited));
+        *occupant = Occupant::Present(Present {
             session,
             challenge,
             pid,
@@ -187,7 +211,7 @@ impl Roster {
 
     /// A session has ended; `false` if there was none.
     pub(crate) fn has_gone(&mut self, session: Session, why: Why) -> bool {
-        let keeps = self.keeps_for_the_gone && why != Why::Broken;
+        let keeps = self.leftovers == Leftovers::Kept && why != Why::Broken;
         let is_it = |seat: &&mut Seat| matches!(&seat.occupant, Occupant::Present(present) if present.session == session);
         let Some(seat) = self.seats.iter_mut().find(is_it) else { return false };
         let Occupant::Present(present) = std::mem::replace(&mut seat.occupant, Occupant::Awaited) else {
@@ -195,7 +219,8 @@ impl Roster {
         };
         seat.occupant = if present.is_ready {
             let resume = keeps.then_some(present.finished);
-            Occupant::Gone { pid: present.pid, address: present.address, why, resume }
+            let (pid, address, settled) = (present.pid, present.address, present.finished);
+            Occupant::Gone { pid, address, why, resume, settled }
         } else {
             *present.before
         };
@@ -230,11 +255,47 @@ impl Roster {
     pub(crate) fn unfinished(&self) -> Unfinished {
         let next = self.backlog.messages();
         let message = self.kept_from().unwrap_or(next);
-        let is_gone = |seat: &Seat| matches!(seat.occupant, Occupant::Gone { resume: None, .. });
         Unfinished {
             messages: next - message,
             bytes: self.backlog.bytes_from(message),
-            is_any_gone: self.seats.iter().any(is_gone),
+            is_troubled: self.is_troubled(),
+        }
+    }
+
+    /// Whether the sender is to hear of a reader that is gone.
+    pub(crate) fn is_troubled(&self) -> bool {
+        !self.lost.is_empty() || self.seats.iter().any(|seat| self.fails_without(&seat.occupant))
+    }
+
+    fn fails_without(&self, occupant: &Occupant) -> bool {
+        self.leftovers != Leftovers::Forgotten && matches!(occupant, Occupant::Gone { resume: None, .. })
+    }
+
+    /// Of whom the sender is to hear, those first of whom it hears once: it knows then that what it has sent so far may not have
+    /// been read under that rank.
+    pub(crate) fn take_trouble(&mut self) -> Option<ReaderState> {
+        if let Some(lost) = self.lost.pop_front() {
+            return Some(lost);
+        }
+        let at = self.seats.iter().position(|seat| self.fails_without(&seat.occupant))?;
+        let next = self.backlog.messages();
+        if let Occupant::Gone { settled, .. } = &mut self.seats[at].occupant {
+            *settled = next;
+        }
+        Some(self.state_of(&self.seats[at]))
+    }
+
+    /// Somebody takes the seat anew and begins with `message`: what lies between that and what its last reader finished is lost to
+    /// it, which the sender is to hear.
+    fn settle(&mut self, at: usize, message: u64) {
+        let state = self.state_of(&self.seats[at]);
+        let fails = self.fails_without(&self.seats[at].occupant);
+        if let Occupant::Gone { settled, .. } = &mut self.seats[at].occupant
+            && fails
+            && *settled < message
+        {
+            *settled = message;
+            self.lost.push_back(state);
         }
     }
 
@@ -325,7 +386,7 @@ impl Roster {
                 let presence = Presence::Present { is_ready: present.is_ready };
                 (presence, Some(at), present.finished, Some(present.last_step))
             }
-            Occupant::Gone { pid, address, why, resume } => {
+            Occupant::Gone { pid, address, why, resume, .. } => {
                 let presence = Presence::Gone { why: *why, is_kept: resume.is_some() };
                 (presence, Some((*pid, address.clone())), resume.unwrap_or(next), None)
             }
@@ -351,4 +412,73 @@ fn present_in(seats: &mut [Seat], session: Session) -> Option<&mut Present> {
         Occupant::Present(present) if present.session == session => Some(present),
         _ => None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn roster(leftovers: Leftovers) -> Roster {
+        Roster::new(&[5], leftovers)
+    }
+
+    /// A reader comes and is ready; gives the message that it begins with.
+    fn come(roster: &mut Roster, session: u8) -> u64 {
+        let welcome = roster.join(5, [session; 16], [0; 16], u32::from(session), "there".to_string());
+        let Welcome { part, message } = welcome.expect("the rank is free");
+        assert!(roster.acknowledge([session; 16], part, message).expect("it is sound"));
+        message
+    }
+
+    fn pid_in_trouble(roster: &mut Roster) -> Option<u32> {
+        let (is_troubled, trouble) = (roster.unfinished().is_troubled, roster.take_trouble());
+        assert_eq!(is_troubled, trouble.is_some());
+        trouble.map(|reader| reader.at.expect("it was there").0)
+    }
+
+    #[test]
+    fn whoever_left_messages_behind_is_told_of_once_when_its_rank_is_taken_again() {
+        let mut roster = roster(Leftovers::Told);
+        come(&mut roster, 1);
+        roster.send(vec![1]);
+        assert!(roster.has_gone([1; 16], Why::LinkLost));
+        assert_eq!(come(&mut roster, 2), 1);
+        assert_eq!(pid_in_trouble(&mut roster), Some(1));
+        assert_eq!(pid_in_trouble(&mut roster), None);
+        // One that had finished all, or was told of as long as its rank was free, is not told of again.
+        assert!(roster.has_gone([2; 16], Why::Left));
+        come(&mut roster, 3);
+        roster.send(vec![2]);
+        assert!(roster.has_gone([3; 16], Why::Left));
+        assert_eq!([pid_in_trouble(&mut roster), pid_in_trouble(&mut roster)], [Some(3); 2]);
+        come(&mut roster, 4);
+        assert_eq!(pid_in_trouble(&mut roster), None);
+    }
+
+    #[test]
+    fn what_is_sent_while_one_comes_that_never_is_ready_is_told_of_too() {
+        let mut roster = roster(Leftovers::Told);
+        come(&mut roster, 1);
+        assert!(roster.has_gone([1; 16], Why::Left));
+        roster.join(5, [2; 16], [0; 16], 2, String::new()).expect("the rank is free");
+        assert_eq!(pid_in_trouble(&mut roster), None);
+        roster.send(vec![1]);
+        assert!(roster.has_gone([2; 16], Why::LinkLost));
+        assert_eq!(come(&mut roster, 3), 1, "the rank had fallen back to the first");
+        assert_eq!(pid_in_trouble(&mut roster), Some(1));
+        assert_eq!(pid_in_trouble(&mut roster), None);
+    }
+
+    #[test]
+    fn nobody_is_told_of_where_messages_are_forgotten_or_kept() {
+        for (leftovers, resumes_at) in [(Leftovers::Forgotten, 1), (Leftovers::Kept, 0)] {
+            let mut roster = roster(leftovers);
+            come(&mut roster, 1);
+            roster.send(vec![1]);
+            assert!(roster.has_gone([1; 16], Why::LinkLost));
+            assert_eq!(pid_in_trouble(&mut roster), None);
+            assert_eq!(come(&mut roster, 2), resumes_at);
+            assert_eq!(pid_in_trouble(&mut roster), None);
+        }
+    }
 }

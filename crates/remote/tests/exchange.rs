@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use unisono_remote::{
-    End, Error, Found, Key, PART_BYTES, Presence, Publisher, PublisherConfig, Subscriber, SubscriberConfig,
-    Why,
+    End, Error, Found, Key, Leftovers, PART_BYTES, Presence, Publisher, PublisherConfig, Subscriber,
+    SubscriberConfig, Why,
 };
 
 const NONCE: [u8; 16] = [7; 16];
@@ -27,9 +27,9 @@ fn key() -> Key {
     Key::from_bytes([1; 32])
 }
 
-fn publisher_for(readers: &[u64], keeps_for_the_gone: bool) -> Publisher {
+fn publisher_for(readers: &[u64], leftovers: Leftovers) -> Publisher {
     let (key, nonce, readers) = (key(), NONCE, readers.to_vec());
-    let config = PublisherConfig { key, nonce, rank: 3, readers, ip: LOCAL, keeps_for_the_gone };
+    let config = PublisherConfig { key, nonce, rank: 3, readers, ip: LOCAL, leftovers };
     Publisher::bind(config).expect("the loopback is here")
 }
 
@@ -74,7 +74,7 @@ fn message(number: u64, bytes: usize) -> Vec<u8> {
 
 #[test]
 fn every_reader_gets_every_message_whole_and_in_order() {
-    let publisher = publisher_for(&[4, 9], false);
+    let publisher = publisher_for(&[4, 9], Leftovers::Told);
     let readers = [open(&publisher, 4), open(&publisher, 9)];
     assert_eq!((readers[0].publisher_rank(), readers[0].publisher_pid()), (3, std::process::id()));
     let lengths = [0, 1, 100, PART_BYTES - 1, PART_BYTES, PART_BYTES + 1, 40 << 20, 5];
@@ -101,7 +101,7 @@ fn every_reader_gets_every_message_whole_and_in_order() {
 
 #[test]
 fn messages_are_kept_for_readers_that_come_late_and_return() {
-    let publisher = publisher_for(&[0], true);
+    let publisher = publisher_for(&[0], Leftovers::Kept);
     (0..5).for_each(|number| publisher.send(message(number, 10)));
     let reader = open(&publisher, 0);
     (0..3).for_each(|number| assert_eq!(take(&reader), message(number, 10)));
@@ -119,7 +119,7 @@ fn messages_are_kept_for_readers_that_come_late_and_return() {
 
 #[test]
 fn a_rank_is_claimed_once_and_an_unknown_one_never() {
-    let publisher = publisher_for(&[0], false);
+    let publisher = publisher_for(&[0], Leftovers::Told);
     let first = open(&publisher, 0);
     let second = open_with(&publisher, key(), 0);
     assert!(
@@ -137,7 +137,7 @@ fn a_rank_is_claimed_once_and_an_unknown_one_never() {
 
 #[test]
 fn a_wrong_key_is_told_and_hears_nothing() {
-    let publisher = publisher_for(&[0], false);
+    let publisher = publisher_for(&[0], Leftovers::Told);
     let start = Instant::now();
     let refused = open_with(&publisher, Key::from_bytes([2; 32]), 0);
     assert!(matches!(refused, Err(Error::WrongKey { .. })), "{refused:?}");
@@ -157,7 +157,7 @@ fn a_wrong_key_is_told_and_hears_nothing() {
 
 #[test]
 fn nobody_and_another_address_are_told_with_the_systems_reason() {
-    let gone = publisher_for(&[0], false);
+    let gone = publisher_for(&[0], Leftovers::Told);
     let config = SubscriberConfig { address: gone.address(), key: key(), nonce: NONCE, rank: 0 };
     drop(gone);
     let start = Instant::now();
@@ -171,7 +171,7 @@ fn nobody_and_another_address_are_told_with_the_systems_reason() {
         rank: 0,
         readers: vec![0],
         ip: not_ours,
-        keeps_for_the_gone: false,
+        leftovers: Leftovers::Told,
     };
     let refused = Publisher::bind(config.clone()).expect_err("it is not ours");
     assert!(refused.to_string().contains("Cannot assign requested address"), "{refused}");
@@ -188,7 +188,7 @@ fn nobody_and_another_address_are_told_with_the_systems_reason() {
 
 #[test]
 fn a_sender_waits_for_the_slowest_and_news_are_told() {
-    let publisher = publisher_for(&[0, 1], false);
+    let publisher = publisher_for(&[0, 1], Leftovers::Told);
     let news = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&news);
     publisher.listen(move || {
@@ -223,7 +223,7 @@ impl Complete for Subscriber {
 
 #[test]
 fn a_reader_comes_in_while_others_are_busy() {
-    let publisher = publisher_for(&[0, 1, 2, 3], false);
+    let publisher = publisher_for(&[0, 1, 2, 3], Leftovers::Told);
     let is_over = AtomicU64::new(0);
     let mut slowest = Duration::ZERO;
     std::thread::scope(|scope| {

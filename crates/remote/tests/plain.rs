@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
-use unisono_remote::{Key, PART_BYTES, Publisher, PublisherConfig};
+use unisono_remote::{Key, Leftovers, PART_BYTES, Publisher, PublisherConfig};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -31,8 +31,14 @@ fn python() -> Command {
 
 fn read_at(ip: IpAddr) {
     let (key, nonce) = (Key::from_bytes([0x5a; 32]), [0xc3; 16]);
-    let config =
-        PublisherConfig { key: key.clone(), nonce, rank: 1, readers: vec![6], ip, keeps_for_the_gone: false };
+    let config = PublisherConfig {
+        key: key.clone(),
+        nonce,
+        rank: 1,
+        readers: vec![6],
+        ip,
+        leftovers: Leftovers::Told,
+    };
     let publisher = Publisher::bind(config).expect("the loopback is here");
     let address = publisher.address();
     let reader = python()

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use unisono_remote::{
-    End, Error, Found, Key, Presence, Publisher, PublisherConfig, Subscriber, SubscriberConfig, Why,
+    End, Error, Found, Key, Leftovers, Presence, Publisher, PublisherConfig, Subscriber, SubscriberConfig,
+    Why,
 };
 
 const NONCE: [u8; 16] = [7; 16];
@@ -155,7 +156,7 @@ fn publisher() -> Publisher {
     let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let key = Key::from_bytes(KEY);
     let config =
-        PublisherConfig { key, nonce: NONCE, rank: 0, readers: vec![0, 1], ip, keeps_for_the_gone: false };
+        PublisherConfig { key, nonce: NONCE, rank: 0, readers: vec![0, 1], ip, leftovers: Leftovers::Told };
     Publisher::bind(config).expect("the loopback is here")
 }
 

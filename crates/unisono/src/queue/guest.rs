@@ -44,12 +44,21 @@ pub(super) enum Occupant {
     /// Nobody yet; every message is kept for it.
     Awaited,
     Present(Arc<Guest>),
-    /// Nobody any more; with the position and the message from which on things are kept for it, if they are.
-    Gone {
-        pid: u32,
-        why: Why,
-        resume: Option<(u64, u64)>,
-    },
+    /// Nobody any more.
+    Gone(Departure),
+}
+
+/// A reader that is gone.
+#[derive(Clone, Debug)]
+pub(super) struct Departure {
+    pub(super) rank: usize,
+    pub(super) pid: u32,
+    pub(super) why: Why,
+    /// The position and the message from which on things are kept for whoever takes its rank, if they are.
+    pub(super) resume: Option<(u64, u64)>,
+    /// What lies before this was read by it, or the writer was told of its departure after that: nothing before this is lost in
+    /// silence.
+    pub(super) settled: u64,
 }
 
 /// Why a reader is gone.
@@ -125,15 +134,16 @@ impl Guest {
     }
 }
 
-/// The error that says why a reader is gone.
-pub(super) fn gone(rank: usize, pid: u32, why: Why) -> Error {
-    let role = Role::Reader;
-    match why {
-        Why::Left => Error::PeerLeft { role, rank, pid },
-        Why::Died => Error::PeerDied { role, rank, pid },
-        Why::Broken => Error::PeerBroken { role, rank, pid, problem: "wrote a position that cannot be" },
-        Why::Deaf => {
-            Error::PeerBroken { role, rank, pid, problem: "could not be told of a large message's memory" }
+impl Departure {
+    /// The error that says why it is gone.
+    pub(super) fn error(&self) -> Error {
+        let (role, rank, pid) = (Role::Reader, self.rank, self.pid);
+        let broken = |problem| Error::PeerBroken { role, rank, pid, problem };
+        match self.why {
+            Why::Left => Error::PeerLeft { role, rank, pid },
+            Why::Died => Error::PeerDied { role, rank, pid },
+            Why::Broken => broken("wrote a position that cannot be"),
+            Why::Deaf => broken("could not be told of a large message's memory"),
         }
     }
 }

@@ -5,6 +5,7 @@
 //! **whoever comes in is announced by the generation before its first position is taken** (see the model
 //! `a_reader_comes_while_the_writer_writes`), so the writer never writes over what a newcomer has not read.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -16,7 +17,7 @@ use unisono_protocol::{Bell, Futex, ring};
 
 use super::elsewhere::Outlet;
 use super::error::{Error, Presence, ReaderStatus};
-use super::guest::{Guest, Occupant, Why, gone};
+use super::guest::{Departure, Guest, Occupant, Why};
 use super::memory::WriterMemory;
 use super::pool::Housing;
 use super::wait::Ends;
@@ -26,7 +27,8 @@ use crate::marker::Mortal;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WhenGone {
     /// Sending fails, naming the reader, until another process has taken its rank, which begins with the message that is
-    /// sent next: what the reader that went had not finished is lost to that rank.
+    /// sent next. What the reader that went had not finished is lost to that rank, which the writer is told once even where
+    /// another process was faster to take the rank than the writer to send again.
     #[default]
     Fail,
     /// Go on without it. Whoever takes its rank later begins with the message that is sent next.
@@ -48,8 +50,8 @@ pub(super) struct View {
     pub(super) present: Vec<Arc<Guest>>,
     /// The lowest position that is kept for somebody who is not there.
     pub(super) kept: Option<u64>,
-    /// Why sending fails.
-    pub(super) trouble: Option<Error>,
+    /// Whether sending fails; [`Hall::take_trouble`] says why.
+    pub(super) is_troubled: bool,
 }
 
 /// The writer's shared state.
@@ -66,6 +68,9 @@ pub(super) struct Hall {
     /// The way to readers elsewhere, if there are to be any.
     pub(super) outlet: Option<Outlet>,
     seats: Mutex<Vec<Seat>>,
+    /// Those who left messages behind that nobody else will read, and of whom the writer does not know, since their ranks were
+    /// taken anew. Taken after the lock of the seats, never before.
+    lost: Mutex<VecDeque<Departure>>,
     /// The homes of large messages that every reader is to know. Taken after the lock of the seats, never before.
     homes: Mutex<Vec<Arc<Housing>>>,
     /// Moves with every change of the seats.
@@ -109,6 +114,7 @@ impl Hall {
             host_is_to_end: AtomicBool::new(false),
             outlet,
             seats: Mutex::new(seats),
+            lost: Mutex::default(),
             homes: Mutex::default(),
             generation: AtomicU64::new(1),
             changed: Condvar::new(),
@@ -140,19 +146,50 @@ impl Hall {
             match &seat.occupant {
                 Occupant::Awaited => view.kept = Some(0),
                 Occupant::Present(guest) => view.present.push(Arc::clone(guest)),
-                Occupant::Gone { pid, why, resume } => {
-                    if let Some((position, _)) = resume {
-                        view.kept = Some(view.kept.map_or(*position, |kept| kept.min(*position)));
+                Occupant::Gone(departure) => {
+                    if let Some((position, _)) = departure.resume {
+                        view.kept = Some(view.kept.map_or(position, |kept| kept.min(position)));
                     }
-                    let may_go_on = self.policy == WhenGone::GoOn || resume.is_some();
-                    if !may_go_on && view.trouble.is_none() {
-                        view.trouble = Some(gone(seat.rank, *pid, *why));
-                    }
+                    view.is_troubled |= self.fails_without(departure);
                 }
             }
         }
-        view.trouble = view.trouble.or_else(|| self.outlet.as_ref()?.trouble());
+        view.is_troubled |= !self.lost.lock().is_empty();
+        view.is_troubled |= self.outlet.as_ref().is_some_and(Outlet::is_troubled);
         view
+    }
+
+    fn fails_without(&self, departure: &Departure) -> bool {
+        self.policy != WhenGone::GoOn && departure.resume.is_none()
+    }
+
+    /// Why sending fails, if it does, for the writer to be told: it knows then that what it has sent so far may not have been
+    /// read under that rank. Those whose ranks were taken anew are told of once, and first.
+    pub(super) fn take_trouble(&self, seats: &mut [Seat]) -> Option<Error> {
+        if let Some(departure) = self.lost.lock().pop_front() {
+            self.announce();
+            return Some(departure.error());
+        }
+        let gone = seats.iter_mut().find_map(|seat| match &mut seat.occupant {
+            Occupant::Gone(departure) if self.fails_without(departure) => Some(departure),
+            _ => None,
+        });
+        if let Some(departure) = gone {
+            departure.settled = self.stand().0; // Exactly: it is the writer who asks.
+            return Some(departure.error());
+        }
+        let elsewhere = self.outlet.as_ref().and_then(Outlet::take_trouble);
+        elsewhere.inspect(|_| self.announce())
+    }
+
+    /// Somebody takes the seat anew and begins at `position`: what lies between that and where its last guest stood is lost to
+    /// it, which the writer is to hear.
+    pub(super) fn settle(&self, seat: &mut Seat, position: u64) {
+        let Occupant::Gone(departure) = &mut seat.occupant else { return };
+        if self.fails_without(departure) && departure.settled < position {
+            self.lost.lock().push_back(departure.clone());
+            departure.settled = position;
+        }
     }
 
     /// A reader is not there any more. Told once; later news of the same reader is none.
@@ -172,8 +209,9 @@ impl Hall {
             let why = if stood.is_none() { Why::Broken } else { why };
             let resume = stood.filter(|_| self.policy == WhenGone::AwaitReturn && why.is_sound());
             let resume = resume.map(|position| (position, read));
+            let settled = stood.unwrap_or(guest.believed.load(Ordering::Acquire));
             seat.occupant = if guest.was_ready() {
-                Occupant::Gone { pid: guest.pid, why, resume }
+                Occupant::Gone(Departure { rank: guest.rank, pid: guest.pid, why, resume, settled })
             } else {
                 guest.before.clone()
             };
@@ -267,7 +305,7 @@ impl Hall {
         seats.iter().all(|seat| match &seat.occupant {
             Occupant::Present(guest) => guest.is_ready.load(Ordering::Acquire),
             Occupant::Awaited => false,
-            Occupant::Gone { .. } => self.policy == WhenGone::GoOn,
+            Occupant::Gone(_) => self.policy == WhenGone::GoOn,
         }) && self.outlet.as_ref().is_none_or(Outlet::is_complete)
     }
 
@@ -333,7 +371,7 @@ impl Hall {
                 let last_step = (moved_at != 0).then_some(Duration::from_nanos(ago));
                 (Some(guest.pid), Presence::Alive, lag, last_step)
             }
-            Occupant::Gone { pid, why, resume } => {
+            Occupant::Gone(Departure { pid, why, resume, .. }) => {
                 let presence = match why {
                     Why::Left => Presence::Left,
                     Why::Died => Presence::Dead,

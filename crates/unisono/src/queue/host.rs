@@ -14,7 +14,7 @@ use unisono_os::socket::{Address, Connection, Listener};
 use unisono_os::{pidfd, poll, process, robust};
 
 use super::error::{Error, Result};
-use super::guest::{Guest, Occupant, Why};
+use super::guest::{Departure, Guest, Occupant, Why};
 use super::hall::{Hall, MortalGuest};
 use super::handle::Handle;
 use super::memory::ReaderMemory;
@@ -301,7 +301,7 @@ impl Host {
         self.hall.announce();
         let (position, messages) = match &seat.occupant {
             Occupant::Awaited => (0, 0),
-            Occupant::Gone { resume: Some(resume), .. } => *resume,
+            Occupant::Gone(Departure { resume: Some(resume), .. }) => *resume,
             // After the announcement: the writer does not go beyond this without having seen the guest.
             _ => self.hall.stand(),
         };
@@ -323,6 +323,7 @@ impl Host {
         if let Err(error) = messages::send(&guest.connection, &admitted, &descriptors, Some(Instant::now())) {
             return Err((Refusal::Other { problem: error.to_string() }, guest.connection));
         }
+        self.hall.settle(seat, position);
         guest.before = seat.occupant.clone();
         let guest = Arc::new(guest);
         seat.occupant = Occupant::Present(Arc::clone(&guest));

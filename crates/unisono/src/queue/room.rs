@@ -99,9 +99,10 @@ impl Writer {
                     self.hall.ends.check(begun, OPERATION)?;
                     continue;
                 }
-                Waited::SomebodyIsGone => match self.hall.outlet.as_ref().and_then(Outlet::trouble) {
+                // Unless somebody came in its place meanwhile.
+                Waited::SomebodyIsGone => match self.hall.take_trouble(&mut self.hall.seats()) {
                     Some(trouble) => return Err(trouble),
-                    None => continue, // Somebody came in its place meanwhile.
+                    None => continue,
                 },
                 Waited::TimeIsUp => {}
             }
@@ -162,7 +163,7 @@ impl Writer {
         let is_behind = |seat: &Seat| match &seat.occupant {
             Occupant::Present(guest) => guest.memory.page().tail.position.look() < target,
             Occupant::Awaited => true,
-            Occupant::Gone { resume, .. } => resume.is_some(),
+            Occupant::Gone(departure) => departure.resume.is_some(),
         };
         self.hall.statuses_of(is_behind)
     }

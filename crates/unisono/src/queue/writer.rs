@@ -14,8 +14,7 @@ use unisono_protocol::ring::{Kind, Record};
 use super::builder::Builder;
 use super::elsewhere::Outlet;
 use super::error::{Error, ReaderStatus, Result, WaitedFor};
-use super::guest::{self, Occupant};
-use super::hall::{Hall, Ringer, View, WhenGone};
+use super::hall::{Hall, Ringer, View};
 use super::handle::Handle;
 use super::memory::ADDRESS_BYTES;
 use super::pool::{Housing, Pool};
@@ -161,15 +160,8 @@ impl Writer {
                 return Ok(());
             }
             self.hall.ends.check(begun, OPERATION)?;
-            let gone = seats.iter().find_map(|seat| match &seat.occupant {
-                Occupant::Gone { pid, why, resume: None } if self.hall.policy != WhenGone::GoOn => {
-                    Some(guest::gone(seat.rank, *pid, *why))
-                }
-                _ => None,
-            });
-            let lost = || self.hall.outlet.as_ref()?.trouble();
-            if let Some(gone) = gone.or_else(lost) {
-                return Err(gone);
+            if let Some(trouble) = self.hall.take_trouble(&mut seats) {
+                return Err(trouble);
             }
             let waited = start.elapsed();
             if timeout.is_some_and(|timeout| waited >= timeout) {
@@ -348,10 +340,18 @@ impl Writer {
         if self.hall.generation() != self.view.generation {
             self.view = self.hall.view();
         }
-        match &self.view.trouble {
-            None => Ok(()),
-            Some(trouble) => Err(trouble.clone()),
+        if self.view.is_troubled { self.hear_of_trouble() } else { Ok(()) }
+    }
+
+    #[cold]
+    fn hear_of_trouble(&mut self) -> Result<()> {
+        while self.view.is_troubled {
+            if let Some(trouble) = self.hall.take_trouble(&mut self.hall.seats()) {
+                return Err(trouble);
+            }
+            self.view = self.hall.view(); // Somebody came in its place meanwhile.
         }
+        Ok(())
     }
 }
 

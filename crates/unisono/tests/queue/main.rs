@@ -15,6 +15,14 @@ mod exchange;
 mod harness;
 mod hostile;
 mod impostors;
+mod lost;
+
+/// How the death of one reader is told here, and a queue of one.
+const LOST_WHEN_KILLED: &str = "PeerDied";
+
+fn one_reader() -> unisono::queue::Builder {
+    unisono::queue::Writer::builder().readers(1)
+}
 
 const SCENARIOS: &[harness::Named] = named! {
     exchange::{exchange_random_messages, exchange_every_length}
@@ -26,6 +34,7 @@ const SCENARIOS: &[harness::Named] = named! {
         wait_for_readers_of_which_one_dies,
     }
     doors::{work_beside_a_stopped_reader, come_to_a_writer_without_descriptors, receive_without_descriptors}
+    lost::{lose_a_reader_and_get_another}
     hostile::{work_at_a_queue_while_somebody_scribbles, go_back, wait_for_what_is_nowhere}
 };
 
@@ -62,6 +71,7 @@ const PROMISES: &[harness::Named] = named! {
         a_writer_without_descriptors_rests_and_lets_in_when_it_has_some,
         a_large_message_that_cannot_arrive_is_told_and_is_no_death,
     }
+    lost::{a_reader_gone_with_messages_unread_is_named_once_though_its_rank_is_taken_again}
     hostile::{
         both_sides_survive_whatever_the_other_writes,
         a_reader_that_goes_back_is_trusted_no_more,

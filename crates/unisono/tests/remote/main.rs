@@ -14,12 +14,22 @@ mod exchange;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod links;
+#[path = "../queue/lost.rs"]
+mod lost;
 mod machines;
 mod waits;
+
+/// How the death of one reader is told here, and a queue of one.
+const LOST_WHEN_KILLED: &str = "LinkLost";
+
+fn one_reader() -> unisono::queue::Builder {
+    unisono::queue::Writer::builder().readers(0).remote_readers([0]).connect_ip(waits::LOCAL)
+}
 
 const SCENARIOS: &[harness::Named] = named! {
     exchange::{exchange_messages}
     deaths::{work_until_the_end, go_on_or_await}
+    lost::{lose_a_reader_and_get_another}
     links::{work_until_the_link_is_lost, be_slow, wait_for_nothing}
 };
 
@@ -47,6 +57,7 @@ const PROMISES: &[harness::Named] = named! {
         a_queue_goes_on_without_a_dead_reader_elsewhere,
         a_queue_keeps_messages_for_a_dead_reader_elsewhere,
     }
+    lost::{a_reader_gone_with_messages_unread_is_named_once_though_its_rank_is_taken_again}
     links::{
         a_link_that_goes_down_is_told_within_seconds_on_both_sides,
         a_slow_reader_is_waited_for_and_named_and_loses_nothing,

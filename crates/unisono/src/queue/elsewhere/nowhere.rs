@@ -48,7 +48,11 @@ impl Outlet {
         match self.0 {}
     }
 
-    pub(in crate::queue) fn trouble(&self) -> Option<Error> {
+    pub(in crate::queue) fn is_troubled(&self) -> bool {
+        match self.0 {}
+    }
+
+    pub(in crate::queue) fn take_trouble(&self) -> Option<Error> {
         match self.0 {}
     }
 

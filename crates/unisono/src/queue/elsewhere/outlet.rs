@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use unisono_remote::{Key, Presence as Is, Publisher, PublisherConfig, ReaderState, Unfinished, Why, own_ip};
+use unisono_remote::{
+    Key, Leftovers, Presence as Is, Publisher, PublisherConfig, ReaderState, Unfinished, Why, own_ip,
+};
 
 use super::{Plan, Room, Waited};
 use crate::queue::error::{Error, Presence, ReaderStatus, Result, Role};
@@ -32,7 +34,11 @@ impl Outlet {
             rank: plan.writer_rank as u64,
             readers: plan.ranks.iter().map(|rank| *rank as u64).collect(),
             ip: plan.ip.unwrap_or_else(own_ip),
-            keeps_for_the_gone: plan.policy == WhenGone::AwaitReturn,
+            leftovers: match plan.policy {
+                WhenGone::Fail => Leftovers::Told,
+                WhenGone::GoOn => Leftovers::Forgotten,
+                WhenGone::AwaitReturn => Leftovers::Kept,
+            },
         };
         let publisher = Publisher::bind(config).map_err(failed)?;
         let at = Elsewhere::new(publisher.address(), key.to_bytes(), &plan.ranks);
@@ -59,13 +65,12 @@ impl Outlet {
         limit: Duration,
         is_over: impl Fn() -> bool,
     ) -> Waited {
-        let may_lack = self.policy == WhenGone::GoOn;
         let look = |behind: Unfinished| {
             if is_over() {
                 return Some(Waited::Roused);
             }
             // Before the room, which may be there because a reader is not.
-            if behind.is_any_gone && !may_lack {
+            if behind.is_troubled {
                 return Some(Waited::SomebodyIsGone);
             }
             self.room.is_enough(bytes, behind).then_some(Waited::ThereIsRoom)
@@ -78,13 +83,18 @@ impl Outlet {
         self.publisher.rouse();
     }
 
-    /// Why sending fails, if it does.
-    pub(in crate::queue) fn trouble(&self) -> Option<Error> {
-        let readers = self.publisher.readers();
-        readers.iter().find_map(|reader| match reader.presence {
-            Is::Gone { why, is_kept: false } if self.policy != WhenGone::GoOn => Some(gone(reader, why)),
+    /// Whether sending fails.
+    pub(in crate::queue) fn is_troubled(&self) -> bool {
+        self.publisher.is_troubled()
+    }
+
+    /// Why sending fails, if it does, for the writer to be told; see [`Publisher::take_trouble`].
+    pub(in crate::queue) fn take_trouble(&self) -> Option<Error> {
+        let reader = self.publisher.take_trouble()?;
+        match reader.presence {
+            Is::Gone { why, .. } => Some(gone(&reader, why)),
             _ => None,
-        })
+        }
     }
 
     /// Whether everybody has come and is ready; those without whom the queue goes on aside.
@@ -174,13 +184,13 @@ mod tests {
     fn room_is_bounded_by_bytes_and_by_messages_and_one_always_fits() {
         let room = Room { messages: Some(3), bytes: 100, small: 25, bytes_of_any: 1000 };
         let fits = |bytes, messages, behind| {
-            room.is_enough(bytes, Unfinished { messages, bytes: behind, is_any_gone: false })
+            room.is_enough(bytes, Unfinished { messages, bytes: behind, is_troubled: false })
         };
         assert!(fits(25, 2, 75) && !fits(25, 2, 76) && !fits(1, 3, 3));
         assert!(fits(26, 2, 974) && !fits(26, 2, 975));
         assert!(fits(5000, 0, 0) && !fits(5000, 1, 0));
         let unbounded = Room { messages: None, ..room };
-        assert!(unbounded.is_enough(0, Unfinished { messages: 11, bytes: 0, is_any_gone: false }));
-        assert!(!unbounded.is_enough(0, Unfinished { messages: 12, bytes: 0, is_any_gone: false }));
+        assert!(unbounded.is_enough(0, Unfinished { messages: 11, bytes: 0, is_troubled: false }));
+        assert!(!unbounded.is_enough(0, Unfinished { messages: 12, bytes: 0, is_troubled: false }));
     }
 }
