@@ -2,6 +2,7 @@
 //!
 //! All features are on, so that optional parts are tested too; what a feature changes when it is off is seen by
 //! clippy, which checks both. What is for readers in other languages is read by one: that test needs pyzmq.
+//! Instructions are counted in released code: what a debug build executes says nothing of what users run.
 
 use anyhow::Result;
 
@@ -22,5 +23,9 @@ pub(crate) fn run(workspace: &Workspace, count: &mut Count) -> Result<()> {
     let mut command = workspace.cargo();
     command.env("UNISONO_TEST_PYZMQ", pyzmq);
     command.args(["test", "--workspace", "--all-features", "--no-fail-fast"]);
-    step::run(&mut command, count)
+    let tested = step::run(&mut command, count);
+    let mut command = workspace.cargo();
+    command.args(["test", "--release", "--package", "unisono", "--features", "counts"]);
+    command.args(["--test", "instructions"]);
+    tested.and(step::run(&mut command, count))
 }

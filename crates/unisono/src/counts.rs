@@ -9,9 +9,9 @@
 mod ledger;
 
 #[cfg(feature = "counts")]
-pub use ledger::{Counter, Counts};
+pub use ledger::{Counter, Counts, before_every_wait};
 #[cfg(feature = "counts")]
-pub(crate) use ledger::{read, step_published, tag_announced, written};
+pub(crate) use ledger::{about_to_wait, read, step_published, tag_announced, written};
 
 #[cfg(not(feature = "counts"))]
 mod nothing {
@@ -23,6 +23,10 @@ mod nothing {
     #[inline(always)]
     pub(crate) fn tag_announced() {}
 
+    /// A wait begins.
+    #[inline(always)]
+    pub(crate) fn about_to_wait() {}
+
     /// This many bytes are about to be read.
     #[inline(always)]
     pub(crate) fn read(_start: *const u8, _bytes: usize) {}
@@ -33,4 +37,4 @@ mod nothing {
 }
 
 #[cfg(not(feature = "counts"))]
-pub(crate) use nothing::{read, step_published, tag_announced, written};
+pub(crate) use nothing::{about_to_wait, read, step_published, tag_announced, written};

@@ -10,6 +10,7 @@ mod priority;
 mod session;
 mod signal;
 mod state;
+mod stepping;
 
 pub use child::{ChildSetup, prepare_child};
 pub use fork::fork_sleeping_child;
@@ -17,6 +18,7 @@ pub use priority::{PriorityRaised, raise_priority};
 pub use session::{in_its_own_session, session};
 pub use signal::{Signal, SignalWatch};
 pub use state::{ProcessState, state};
+pub use stepping::{be_stepped, count_sections, mark};
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;

@@ -6,7 +6,7 @@
 //! Ranks are threads here, and a line passes from one to another only through the protocol, so that the counts are the same
 //! in every run.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -82,6 +82,20 @@ impl Drop for Counter<'_> {
 
 thread_local! {
     static LEDGER: RefCell<Option<Ledger>> = const { RefCell::new(None) };
+    static BEFORE_A_WAIT: Cell<Option<fn()>> = const { Cell::new(None) };
+}
+
+/// Have this called whenever this thread, as a rank, is about to look for what others do. Who counts instructions lets the
+/// others finish there, so that waiting, which takes as long as it takes, is none of what is counted.
+pub fn before_every_wait(let_others_finish: Option<fn()>) {
+    BEFORE_A_WAIT.set(let_others_finish);
+}
+
+/// A wait begins.
+pub(crate) fn about_to_wait() {
+    if let Ok(Some(let_others_finish)) = BEFORE_A_WAIT.try_with(Cell::get) {
+        let_others_finish();
+    }
 }
 
 /// Who touched each line of a memory last, by where the memory begins: the ranks of a process share it.

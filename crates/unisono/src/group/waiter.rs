@@ -101,6 +101,7 @@ impl Futex for Waiter<'_> {
 impl Wait for Waiter<'_> {
     #[inline]
     fn begin(&mut self) {
+        crate::counts::about_to_wait();
         self.looks = 0;
         self.this_wait_since = None;
     }

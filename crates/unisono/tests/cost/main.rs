@@ -7,12 +7,14 @@
 //! for 16, and 16 KiB to 1 MiB for 64.
 
 mod formulas;
+mod work;
 
 use std::time::Duration;
 
 use formulas::{Case, Kind};
 use unisono::counts::{Counter, Counts};
-use unisono::{Algorithm, Communicator, Parameters, ReduceOp, Registered};
+use unisono::{Communicator, Parameters};
+use work::{Buffers, parameters};
 
 const WORLDS: [usize; 6] = [2, 3, 4, 8, 16, 64];
 const KIB: usize = 1 << 10;
@@ -29,20 +31,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// From this size on every operation goes through its staging more than once.
 const LARGE: usize = 4 * MIB;
 
-/// Parameters under which an operation of this kind takes this way at every size.
-fn parameters(kind: Kind, world: usize) -> Parameters {
-    let mut parameters = Parameters::for_world(world);
-    parameters.algorithm = match kind {
-        Kind::Packet => Some(Algorithm::Packet),
-        Kind::Swap => Some(Algorithm::Swap),
-        Kind::Migrate => Some(Algorithm::Migrate),
-        Kind::Pipeline => Some(Algorithm::Pipeline),
-        _ => None,
-    };
-    parameters.push_bytes = 0;
-    parameters
-}
-
 /// The sizes at which a kind is tried in a world.
 fn sizes(kind: Kind, world: usize, parameters: &Parameters) -> Vec<usize> {
     let affordable = if world == 2 { AFFORDABLE_FOR_TWO } else { AFFORDABLE };
@@ -54,54 +42,11 @@ fn sizes(kind: Kind, world: usize, parameters: &Parameters) -> Vec<usize> {
     sizes.iter().copied().filter(|bytes| moved(*bytes) <= affordable).collect()
 }
 
-/// A rank's buffers, made before anything is counted.
-struct Buffers {
-    input: Vec<f32>,
-    output: Vec<f32>,
-    registered: Option<Registered<f32>>,
-}
-
-impl Buffers {
-    fn of(comm: &Communicator, case: Case) -> Self {
-        let (input, output) = case.buffers();
-        let floats = |bytes: usize| vec![1.0f32; bytes / 4];
-        let registered =
-            (case.kind == Kind::Push).then(|| comm.alloc(case.bytes / 4).expect("memory suffices"));
-        Buffers { input: floats(input), output: floats(output), registered }
-    }
-
-    /// What a rank's own work leaves behind before the operation: its registered memory was written by itself.
-    fn produce(&mut self) {
-        if let Some(memory) = &mut self.registered {
-            memory.fill(1.0).expect("memory is mapped");
-        }
-    }
-
-    fn perform(&mut self, comm: &Communicator, kind: Kind) {
-        let (input, output) = (&self.input, &mut self.output);
-        let done = match kind {
-            Kind::Packet | Kind::Swap | Kind::Migrate | Kind::Pipeline => {
-                comm.all_reduce(output, ReduceOp::Sum)
-            }
-            Kind::Push => {
-                let memory = self.registered.as_mut().expect("it was allocated");
-                comm.all_reduce_registered(memory, ReduceOp::Sum)
-            }
-            Kind::AllGather => comm.all_gather(input, output),
-            Kind::ReduceScatter => comm.reduce_scatter(input, output, ReduceOp::Sum),
-            Kind::AllToAll => comm.all_to_all(input, output),
-            Kind::Broadcast => comm.broadcast(output, formulas::ROOT),
-            Kind::Barrier => comm.barrier(),
-        };
-        done.expect("all ranks take part");
-    }
-}
-
 /// Carry the case out until staging has been used before, then once more, counted.
 fn count(comm: &Communicator, case: Case) -> Counts {
     let mut buffers = Buffers::of(comm, case);
     // The counter looks at the memory through a handle of its own.
-    let memory = buffers.registered.as_ref().map(|registered| registered.memory().clone());
+    let memory = buffers.registered_memory();
     let counter = Counter::start(comm, &memory.iter().collect::<Vec<_>>());
     let before = if case.bytes < LARGE { 2 } else { 1 };
     for _ in 0..before {

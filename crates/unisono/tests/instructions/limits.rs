@@ -1,0 +1,47 @@
+//! The formula: how many instructions an operation may execute. docs/performance.md has the same table.
+//!
+//! A call as such, something for each peer at each step, and something for every 32 bytes (a vector of AVX2) that are moved, of which
+//! the test `cost` knows how many there are. More than two ranks pay more for a vector: what two ranks reduce stays in registers.
+
+use unisono::counts::Counts;
+
+use crate::formulas::{Case, Kind};
+
+/// What the pinned compiler makes of the same source differs little; another one's may.
+const ALLOWANCE: f64 = 1.05;
+
+/// The prices of one kind.
+struct Prices {
+    call: f64,
+    /// For each peer at each step: a message or a word for it, a look at its word, and its waking, since it sleeps.
+    peer: f64,
+    /// For 32 bytes moved, of a pair.
+    vector: f64,
+    /// The same where there are more ranks.
+    vector_of_many: f64,
+}
+
+/// How many instructions the rank may execute for this, given what it moves.
+pub(crate) fn instructions(case: Case, moves: &Counts) -> u64 {
+    let prices = prices(case.kind);
+    let moved = moves.shared_written + moves.shared_read + moves.own_written + moves.own_read;
+    let vector = if case.world == 2 { prices.vector } else { prices.vector_of_many };
+    let peers = (moves.steps * (case.world as u64 - 1)) as f64;
+    ((prices.call + prices.peer * peers + vector * moved as f64 / 32.0) * ALLOWANCE) as u64
+}
+
+fn prices(kind: Kind) -> Prices {
+    let (call, peer, vector, vector_of_many) = match kind {
+        Kind::Packet => (1460.0, 315.0, 1.71, 2.41),
+        Kind::Swap => (1527.0, 273.0, 1.71, 2.40),
+        Kind::Migrate => (1704.0, 282.0, 1.54, 2.03),
+        Kind::Pipeline => (1819.0, 300.0, 1.54, 2.02),
+        Kind::Push => (2071.0, 132.0, 3.37, 3.69),
+        Kind::AllGather => (1332.0, 570.0, 1.36, 1.56),
+        Kind::ReduceScatter => (1807.0, 364.0, 1.71, 2.38),
+        Kind::AllToAll => (1416.0, 588.0, 1.36, 1.56),
+        Kind::Broadcast => (675.0, 74.0, 2.00, 2.28),
+        Kind::Barrier => (562.0, 260.0, 0.0, 0.0),
+    };
+    Prices { call, peer, vector, vector_of_many }
+}
