@@ -96,12 +96,24 @@ fn is_formatted(workspace: &Workspace) -> Result<()> {
     cargo(workspace, &["fmt", "--all", "--check"])
 }
 
+/// With all features, and those that have any without them as well: their dependencies alone are compiled twice.
 fn clippy_is_content(workspace: &Workspace) -> Result<()> {
-    let all_targets = ["clippy", "--workspace", "--all-targets"];
+    let clippy = ["clippy", "--all-targets"];
     let denying = ["--", "-D", "warnings"];
-    let plain = cargo(workspace, &[&all_targets[..], &denying].concat());
-    let with_features = cargo(workspace, &[&all_targets[..], &["--all-features"], &denying].concat());
-    plain.and(with_features)
+    let with_features =
+        cargo(workspace, &[&clippy[..], &["--workspace", "--all-features"], &denying].concat());
+    let optional: Vec<_> = members_with_features(&workspace.metadata)?
+        .into_iter()
+        .flat_map(|name| ["--package", name])
+        .collect();
+    let plain = cargo(workspace, &[&clippy[..], &optional, &denying].concat());
+    with_features.and(plain)
+}
+
+fn members_with_features(metadata: &Value) -> Result<Vec<&str>> {
+    let members = metadata["packages"].as_array().context("`cargo metadata` lists no packages")?;
+    let has_features = |member: &&Value| member["features"].as_object().is_some_and(|set| !set.is_empty());
+    Ok(members.iter().filter(has_features).filter_map(|member| member["name"].as_str()).collect())
 }
 
 /// Only library code: a test may unwrap, and a test's build is no part of this run.
@@ -200,6 +212,15 @@ mod tests {
             {"name": "unisono-os", "dependencies": [{"name": "rustix"}, {"name": "libc"}]},
             {"name": "unisono", "dependencies": [{"name": "unisono-os"}, {"name": "libc"}]},
         ]})
+    }
+
+    #[test]
+    fn members_that_have_features_are_found() {
+        let metadata = json!({"packages": [
+            {"name": "unisono", "features": {"remote": []}},
+            {"name": "unisono-os", "features": {}},
+        ]});
+        assert_eq!(members_with_features(&metadata).unwrap(), ["unisono"]);
     }
 
     #[test]
