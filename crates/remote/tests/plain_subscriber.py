@@ -8,6 +8,7 @@ prints for each message its number, its length and its SHA-256.
 
 import hashlib
 import hmac
+import itertools
 import os
 import struct
 import sys
@@ -15,26 +16,41 @@ import sys
 import zmq
 
 CHALLENGE, WELCOME, REFUSED, COMPLETE, DATA, END = range(1, 7)
+# How long each try may take; the short ones are for a publisher that is quiet for a moment.
+PATIENCE_MS = 30, 60, 90, 500, 30, 60, 90, 2000
 HEADER = struct.Struct("<8sB7x16sQQQQ")
 
 
 class Reader:
     def __init__(self, host, port, key, nonce, rank):
-        self.key, self.nonce, self.challenge = key, nonce, b""
-        self.session = os.urandom(16)
+        self.key, self.nonce = key, nonce
         self.socket = zmq.Context.instance().socket(zmq.SUB)
         self.socket.ipv6 = ":" in host
         self.socket.rcvtimeo = 10_000
         self.socket.connect(f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}")
         self.acknowledged = None
-        self.socket.subscribe(b"unisono1h" + self.session)
-        _, payload = self.receive(CHALLENGE)
-        self.challenge = payload[16:32]
-        self.say(b"j", struct.pack("<QI", rank, os.getpid()))
-        _, payload = self.receive(WELCOME)
+        # A publisher that is busy may leave a hello without an answer: it is to be said again.
+        next(filter(None, (self.come_in(rank, patience) for patience in itertools.cycle(PATIENCE_MS))))
+        self.socket.rcvtimeo = 10_000
+        self.acknowledge()
+
+    def come_in(self, rank, patience):
+        """One try, as a session of its own: whether it is welcome."""
+        self.session, self.challenge = os.urandom(16), b""
+        self.socket.rcvtimeo = patience
+        hello = b"unisono1h" + self.session
+        self.socket.subscribe(hello)
+        try:
+            _, payload = self.receive(CHALLENGE)
+            self.challenge = payload[16:32]
+            self.say(b"j", struct.pack("<QI", rank, os.getpid()))
+            _, payload = self.receive(WELCOME)
+        except zmq.Again:
+            self.socket.unsubscribe(hello)
+            return False
         assert payload[:32] == self.session + self.challenge
         self.parts, self.messages = struct.unpack_from("<QQ", payload, 44)
-        self.acknowledge()
+        return True
 
     def tag(self, *parts):
         return hmac.new(self.key, b"".join(parts), hashlib.sha256).digest()
