@@ -129,7 +129,7 @@ impl Builder {
     }
 
     /// The address of this machine, IPv4 or IPv6, at which readers elsewhere reach it; the port is the system's choice.
-    /// Default: the address from which this machine would send to others, without a network the loopback's.
+    /// Only with [`remote_readers`](Builder::remote_readers). Default: the address from which this machine would send to others, without a network the loopback's.
     #[cfg(feature = "remote")]
     pub fn connect_ip(mut self, ip: IpAddr) -> Self {
         self.connect_ip = Some(ip);
@@ -152,6 +152,11 @@ impl Builder {
         }
         if self.max_chunks == Some(0) {
             return refuse("max_chunks is 0: at least one message must be allowed to be unread".to_string());
+        }
+        if let Some(ip) = self.connect_ip.filter(|_| self.remote_ranks.is_empty()) {
+            return refuse(format!(
+                "connect_ip {ip}, and no readers elsewhere: name them with remote_readers, or leave the address out"
+            ));
         }
         if let Some(ip) = self.connect_ip.filter(IpAddr::is_unspecified) {
             return refuse(format!("connect_ip {ip} is no address that others can connect to"));

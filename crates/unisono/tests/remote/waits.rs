@@ -241,6 +241,9 @@ pub(crate) fn an_address_that_is_not_ours_is_told_with_the_systems_reason() {
     assert!(not_ours.to_string().contains("Cannot assign requested address"), "{not_ours}");
     let any = builder().connect_ip(Ipv4Addr::UNSPECIFIED.into()).create().expect_err("no address");
     assert!(matches!(any, Error::InvalidArgument { .. }), "{any}");
+    let for_nobody = Writer::builder().connect_ip(LOCAL).create().expect_err("nobody is elsewhere");
+    assert!(matches!(for_nobody, Error::InvalidArgument { .. }), "{for_nobody}");
+    assert!(for_nobody.to_string().contains("remote_readers"), "{for_nobody}");
     // Two queues never race for a port.
     let queues: Vec<Writer> = (0..20).map(|_| builder().create().expect("a queue")).collect();
     let mut ports: Vec<u16> =
