@@ -24,6 +24,7 @@
 //! | [`fork_guard`] | telling a forked child from its parent |
 //! | [`features`] | which newer kernel features are there |
 //! | [`thread`], [`process`], [`clock`] | signals, names, priorities, time |
+//! | [`fault`] | points at which a test kills its process |
 //!
 //! Every newer kernel feature is probed once and has its fall-back behind the same function;
 //! [`features::probe`] lists them.
@@ -56,6 +57,7 @@ mod error;
 
 pub mod clock;
 pub mod cpu;
+pub mod fault;
 pub mod features;
 pub mod fork_guard;
 pub mod futex;

@@ -14,6 +14,8 @@
 
 use std::time::{Duration, Instant};
 
+use unisono_os::fault;
+
 use crate::error::{Error, Result};
 use crate::frame::{self, Doubt, Fields, FrameSet, Kind};
 use crate::key::{Key, random};
@@ -59,15 +61,25 @@ pub(crate) fn come_in(
     config: &Config,
     deadline: Option<Instant>,
 ) -> Result<(Link, Admitted)> {
-    let start = Instant::now();
     let (socket, fate) = link::connecting(context, config.address)?;
+    fault::reach("connecting");
     let (key, nonce) = (config.key.clone(), config.nonce);
     let mut link = Link { socket, fate, key, nonce, session: [0; 16], challenge: [0; 16] };
+    let admitted = try_again_and_again(&mut link, config, deadline);
+    if admitted.is_err() {
+        // What was said to no avail is not to be waited for.
+        link.socket.set_linger(0).map_err(Error::zmq("setting up a subscriber's socket"))?;
+    }
+    admitted.map(|admitted| (link, admitted))
+}
+
+fn try_again_and_again(link: &mut Link, config: &Config, deadline: Option<Instant>) -> Result<Admitted> {
+    let start = Instant::now();
     for patience in PATIENCE_MS.into_iter().cycle().map(Duration::from_millis) {
         let until = Instant::now() + patience;
         let until = deadline.map_or(until, |deadline| deadline.min(until));
-        if let Some(admitted) = try_to_come_in(&mut link, config, until)? {
-            return Ok((link, admitted));
+        if let Some(admitted) = try_to_come_in(link, config, until)? {
+            return Ok(admitted);
         }
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             break;
@@ -82,6 +94,7 @@ fn try_to_come_in(link: &mut Link, config: &Config, until: Instant) -> Result<Op
     link.session = random()?;
     let hello = topic(link.session);
     link.socket.set_subscribe(&hello).map_err(Error::zmq("speaking to a publisher"))?;
+    fault::reach("said hello");
     let give_up = |link: &Link| link.socket.set_unsubscribe(&hello).map(|()| None).map_err(said);
     let Some(answer) = answer(link, config, until)? else { return give_up(link) };
     let (Kind::Challenge, mut fields) = (answer.header.kind, fields_of(&answer, link)?) else {
@@ -89,8 +102,10 @@ fn try_to_come_in(link: &mut Link, config: &Config, until: Instant) -> Result<Op
     };
     let Some(challenge) = fields.bytes() else { return give_up(link) };
     link.challenge = challenge;
+    fault::reach("challenged");
     let join = Word::Join { rank: config.rank, pid: std::process::id() };
     link.say(join).map_err(Error::zmq("speaking to a publisher"))?;
+    fault::reach("said join");
     let Some(answer) = self::answer(link, config, until)? else { return give_up(link) };
     let mut fields = fields_of(&answer, link)?;
     let refused =
@@ -100,6 +115,7 @@ fn try_to_come_in(link: &mut Link, config: &Config, until: Instant) -> Result<Op
     }
     match answer.header.kind {
         Kind::Welcome => {
+            fault::reach("welcomed");
             let admitted = (|| {
                 let (rank, pid) = (fields.number()?, fields.small()?);
                 Some(Admitted { rank, pid, part: fields.number()?, message: fields.number()? })

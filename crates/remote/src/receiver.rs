@@ -6,6 +6,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use unisono_os::fault;
+
 use crate::frame::{self, Doubt, FrameSet, Kind};
 use crate::handshake::{Admitted, Link};
 use crate::inbox::{End, Inbox};
@@ -134,6 +136,7 @@ impl Receiver {
             return Ok(());
         }
         let word = self.link.say(Word::Ack { parts: now.0, messages: now.1 })?;
+        fault::reach("said ack");
         // The publisher need not remember the one before.
         if let Some(before) = self.said.replace(word) {
             self.link.socket.set_unsubscribe(&before)?;
@@ -167,6 +170,7 @@ impl Assembly {
         self.bytes.extend_from_slice(payload);
         self.part += 1;
         if self.bytes.len() as u64 != header.length {
+            fault::reach("half a message");
             return Ok(None);
         }
         self.message += 1;

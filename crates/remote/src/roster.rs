@@ -367,10 +367,11 @@ impl Roster {
             .collect()
     }
 
-    /// Whether everybody who is there has received all there is, and the end.
+    /// Whether everybody who is there has received all there is, and the end; who was let in and has not said yet that it is ready
+    /// is there, too.
     pub(crate) fn all_is_received(&mut self) -> bool {
         let end = self.backlog.parts();
-        self.present().all(|present| present.received > end || !present.is_ready)
+        self.present().all(|present| present.received > end)
     }
 
     pub(crate) fn readers(&self) -> Vec<ReaderState> {

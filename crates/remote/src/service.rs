@@ -7,6 +7,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use unisono_os::fault;
+
 use crate::frame::{self, Header, Kind};
 use crate::key::random;
 use crate::link;
@@ -121,6 +123,7 @@ impl Service {
         if is_known {
             return Ok(());
         }
+        fault::reach("heard hello");
         if !manual::grant(&self.socket, &word::topic(session))? {
             self.be_quiet();
             return Ok(());
@@ -136,7 +139,9 @@ impl Service {
             self.strangers.pop_front();
         }
         self.strangers.push_back(Stranger { session, challenge });
-        self.answer(session, Kind::Challenge, &[&session, &challenge])
+        self.answer(session, Kind::Challenge, &[&session, &challenge])?;
+        fault::reach("sent challenge");
+        Ok(())
     }
 
     fn be_quiet(&mut self) {
@@ -169,6 +174,7 @@ impl Service {
             tracing::warn!(rank, address, "a reader was turned away: it does not have the queue's key");
             return Ok(false);
         }
+        fault::reach("heard join");
         let joined = self.shared.change(|roster| roster.join(rank, session, challenge, pid, address.clone()));
         match joined {
             Ok(Welcome { part, message }) => {
@@ -180,6 +186,7 @@ impl Service {
                     Kind::Welcome,
                     &[&session, &challenge, &rank, &own_pid, &part, &message],
                 )?;
+                fault::reach("sent welcome");
                 Ok(true)
             }
             Err(refusal) => {
@@ -210,6 +217,7 @@ impl Service {
         if !self.is_signed(session, word) {
             return false;
         }
+        fault::reach("heard ack");
         match self.shared.change(|roster| roster.acknowledge(session, parts, messages)) {
             Ok(is_news) => is_news,
             Err(why) => self.has_gone(session, why),
@@ -247,6 +255,7 @@ impl Service {
                     self.shared.look(|roster| roster.put_back(session, part.number));
                     is_full = true;
                 }
+                fault::reach("sent part");
             }
         }
         if is_full {

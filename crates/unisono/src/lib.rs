@@ -31,7 +31,6 @@ mod counts;
 #[cfg(feature = "counts")]
 pub mod counts;
 mod error;
-mod fault;
 mod group;
 mod marker;
 mod memory;
@@ -43,6 +42,8 @@ pub mod segment;
 mod socket_file;
 mod team;
 mod words;
+
+use unisono_os::fault;
 
 pub use call::{Algorithm, Call, Operation, Place};
 pub use communicator::{Builder, Communicator, DEFAULT_TIMEOUT, Exchange, Pending, Raw, Scope};

@@ -7,7 +7,7 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{c_char, c_int, c_long, c_uint, c_ulong};
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
 unsafe extern "C" {
@@ -21,6 +21,18 @@ unsafe extern "C" {
     fn prctl(option: c_int, ...) -> c_int;
     fn setrlimit(resource: c_int, limit: *const [u64; 2]) -> c_int;
     fn syscall(number: c_long, ...) -> c_long;
+    fn setsockopt(socket: c_int, level: c_int, option: c_int, value: *const [c_int; 2], length: u32)
+    -> c_int;
+}
+
+/// Close a connection as a machine does that knows nothing of it any more: by a reset, and nothing that is under way arrives.
+pub(crate) fn reset(connection: std::net::TcpStream) {
+    const SOCKET: c_int = 1;
+    const LINGER: c_int = 13;
+    let at_once = [1, 0];
+    // SAFETY: the descriptor is open, and `at_once` has the two fields of the option, which the kernel only reads.
+    let set = unsafe { setsockopt(connection.as_raw_fd(), SOCKET, LINGER, &raw const at_once, 8) };
+    assert_eq!(set, 0, "a connection may be reset");
 }
 
 /// Run `body` in a forked child of this process, which then ends with the code that it returns, 20 seconds later at

@@ -17,6 +17,8 @@ mod links;
 #[path = "../queue/lost.rs"]
 mod lost;
 mod machines;
+mod relays;
+mod steps;
 mod waits;
 
 /// How the death of one reader is told here, and a queue of one.
@@ -30,6 +32,8 @@ const SCENARIOS: &[harness::Named] = named! {
     exchange::{exchange_messages}
     deaths::{work_until_the_end, go_on_or_await}
     lost::{lose_a_reader_and_get_another}
+    steps::{exchange_while_somebody_dies, leave_while_somebody_comes_in}
+    relays::{work_through_a_relay, come_with_another_key}
     links::{work_until_the_link_is_lost, be_slow, wait_for_nothing}
 };
 
@@ -58,6 +62,13 @@ const PROMISES: &[harness::Named] = named! {
         a_queue_keeps_messages_for_a_dead_reader_elsewhere,
     }
     lost::{a_reader_gone_with_messages_unread_is_named_once_though_its_rank_is_taken_again}
+    steps::{
+        a_reader_elsewhere_killed_as_it_comes_in_takes_nothing_with_it,
+        a_reader_elsewhere_killed_at_any_step_is_missed_as_the_policy_says,
+        a_writer_killed_at_any_step_is_told_to_every_reader_elsewhere,
+        a_writer_that_leaves_while_a_reader_comes_in_has_left_and_is_not_lost,
+    }
+    relays::{a_reset_connection_is_told_at_once_on_both_sides, a_wrong_key_is_refused_between_machines}
     links::{
         a_link_that_goes_down_is_told_within_seconds_on_both_sides,
         a_slow_reader_is_waited_for_and_named_and_loses_nothing,
