@@ -17,12 +17,14 @@ pub enum End {
     Left,
     /// The connection ended, or nothing came over it any more: the publisher died, or its machine, or the way there.
     LinkLost,
-    /// A message is missing.
+    /// A message is missing, or a part of one.
     Lost {
-        /// The number of the message that was to come.
+        /// The number of the message that was to come, or to go on.
         expected: u64,
-        /// The number of the one that came.
+        /// The number of the one of which a part came.
         found: u64,
+        /// The numbers of those parts, which are counted over all messages: the one that was to come, and the one that came.
+        parts: (u64, u64),
     },
     /// Something arrived that is not tagged with the queue's key.
     Unauthentic,

@@ -152,7 +152,10 @@ impl Assembly {
         let header = frames.header;
         match (header.part, header.message) == (self.part, self.message) {
             true => Ok(()),
-            false => Err(End::Lost { expected: self.message, found: header.message }),
+            false => {
+                let parts = (self.part, header.part);
+                Err(End::Lost { expected: self.message, found: header.message, parts })
+            }
         }
     }
 

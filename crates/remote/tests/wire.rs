@@ -106,16 +106,22 @@ impl Impostor {
 #[test]
 fn a_missing_or_repeated_number_is_told() {
     let end = Impostor::new().let_in_and(|publisher| publisher.data(2, 2, b"after the next"));
-    assert_eq!(end, End::Lost { expected: 1, found: 2 });
+    assert_eq!(end, End::Lost { expected: 1, found: 2, parts: (1, 2) });
     let end = Impostor::new().let_in_and(|publisher| publisher.data(0, 0, b"once more"));
-    assert_eq!(end, End::Lost { expected: 1, found: 0 });
+    assert_eq!(end, End::Lost { expected: 1, found: 0, parts: (1, 0) });
+    // A part in the middle of a message is one of that message.
+    let end = Impostor::new().let_in_and(|publisher| {
+        publisher.say_signed(&header(5, NONCE, [1, 1, 0, 9]), b"one");
+        publisher.say_signed(&header(5, NONCE, [3, 1, 6, 9]), b"six");
+    });
+    assert_eq!(end, End::Lost { expected: 1, found: 1, parts: (2, 3) });
     let end = Impostor::new().let_in_and(|publisher| {
         publisher.data(1, 1, b"right");
         publisher.say_signed(&header(6, NONCE, [5, 5, 0, 0]), &[]);
     });
     assert_eq!(
         end,
-        End::Lost { expected: 2, found: 5 },
+        End::Lost { expected: 2, found: 5, parts: (2, 5) },
         "an end that comes too early is one that lacks messages"
     );
 }

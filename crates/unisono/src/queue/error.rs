@@ -192,12 +192,17 @@ pub enum Error {
         address: String,
     },
     /// A message from another machine is missing. None is ever left out in silence: open the queue again.
-    #[error("message {expected} is missing: {found} came in its place")]
+    #[error(
+        "message {expected} is missing, from part {} on: part {}, of message {found}, came in its place",
+        .parts.0, .parts.1
+    )]
     Lost {
-        /// The number of the message that was to come; the first is 0.
+        /// The number of the message that was to come, or to go on; the first is 0.
         expected: u64,
-        /// The number of the one that came.
+        /// The number of the one of which a part came.
         found: u64,
+        /// Messages travel in parts, which are numbered over all messages: the one that was to come, and the one that came.
+        parts: (u64, u64),
     },
     /// Readers elsewhere cannot be served, or reached.
     #[error("readers elsewhere: {problem}")]

@@ -114,7 +114,7 @@ impl Far {
         let broken = |problem| Error::PeerBroken { role, rank, pid, problem };
         match *end {
             End::Left => Error::PeerLeft { role, rank, pid },
-            End::Lost { expected, found } => Error::Lost { expected, found },
+            End::Lost { expected, found, parts } => Error::Lost { expected, found, parts },
             End::Unauthentic => broken("sent something that is not signed with the queue's key"),
             End::Broken(problem) => broken(problem),
             _ => Error::LinkLost { role, rank, pid, address: self.address.clone() },
