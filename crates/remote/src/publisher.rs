@@ -56,6 +56,12 @@ impl std::fmt::Debug for Shared {
 }
 
 impl Shared {
+    pub(crate) fn new(config: Config, waker: Waker) -> Shared {
+        let roster = Mutex::new(Roster::new(&config.readers, config.leftovers));
+        let (changed, listener, closing_until) = (Condvar::new(), OnceLock::new(), OnceLock::new());
+        Shared { config, roster, changed, waker, listener, closing_until }
+    }
+
     /// Do something with the roster; whoever waits looks again.
     pub(crate) fn change<T>(&self, act: impl FnOnce(&mut Roster) -> T) -> T {
         let result = act(&mut self.roster.lock());
@@ -110,9 +116,7 @@ impl Publisher {
         let (socket, address) = link::bound(&context, config.ip)?;
         let system = |doing, problem: &dyn ToString| Error::System { doing, problem: problem.to_string() };
         let waker = Waker::new().map_err(|error| system("making a publisher's wake-up", &error))?;
-        let roster = Mutex::new(Roster::new(&config.readers, config.leftovers));
-        let (changed, listener, closing_until) = (Condvar::new(), OnceLock::new(), OnceLock::new());
-        let shared = Arc::new(Shared { config, roster, changed, waker, listener, closing_until });
+        let shared = Arc::new(Shared::new(config, waker));
         let service = Service::new(context, socket, Arc::clone(&shared));
         let thread = crate::spawn("unisono-publish", move || service.run())
             .map_err(|error| system("starting a publisher's thread", &error))?;

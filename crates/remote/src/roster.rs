@@ -367,6 +367,13 @@ impl Roster {
             .collect()
     }
 
+    /// It could not be said after all.
+    pub(crate) fn has_not_heard_of_completeness(&mut self, session: Session) {
+        if let Some(present) = present_in(&mut self.seats, session) {
+            present.knows_of_completeness = false;
+        }
+    }
+
     /// Whether everybody who is there has received all there is, and the end; who was let in and has not said yet that it is ready
     /// is there, too.
     pub(crate) fn all_is_received(&mut self) -> bool {

@@ -190,7 +190,12 @@ impl Service {
                 Ok(true)
             }
             Err(refusal) => {
-                tracing::warn!(rank, address, ?refusal, "a reader was turned away");
+                // One that asks for a taken rank asks again and again, and says so itself in the end.
+                if matches!(refusal, Refusal::Taken { .. }) {
+                    tracing::debug!(rank, address, ?refusal, "a reader was turned away");
+                } else {
+                    tracing::warn!(rank, address, ?refusal, "a reader was turned away");
+                }
                 let (code, pid, text) = match refusal {
                     Refusal::Taken { pid, address } => (1u32, pid, address),
                     Refusal::UnknownRank => (2, 0, format!("there is no reader of rank {rank} elsewhere")),
@@ -203,14 +208,14 @@ impl Service {
         }
     }
 
-    fn answer(&self, session: Session, kind: Kind, fields: &[&[u8]]) -> zmq::Result<()> {
+    /// Says whether its reader has room for it. Whoever comes in and has none asks again, with another hello.
+    fn answer(&self, session: Session, kind: Kind, fields: &[&[u8]]) -> zmq::Result<bool> {
         self.say(session, Header::of(kind, self.shared.config.nonce), &fields.concat())
     }
 
-    fn say(&self, session: Session, header: Header, payload: &[u8]) -> zmq::Result<()> {
+    fn say(&self, session: Session, header: Header, payload: &[u8]) -> zmq::Result<bool> {
         let tag = header.tag(&self.shared.config.key, payload);
-        // Whoever has no room for an answer is far from keeping to the rules, and loses its session by and by.
-        frame::send(&self.socket, &word::topic(session), header, payload, &tag).map(drop)
+        frame::send(&self.socket, &word::topic(session), header, payload, &tag)
     }
 
     fn acknowledge(&mut self, session: Session, parts: u64, messages: u64, word: &[u8]) -> bool {
@@ -239,7 +244,10 @@ impl Service {
     fn send_what_is_due(&mut self) -> zmq::Result<()> {
         let (nonce, key) = (self.shared.config.nonce, &self.shared.config.key);
         for session in self.shared.look(|roster| roster.due_to_hear_of_completeness()) {
-            self.answer(session, Kind::Complete, &[&session])?;
+            if !self.answer(session, Kind::Complete, &[&session])? {
+                // As with parts: it is said again after its next word.
+                self.shared.look(|roster| roster.has_not_heard_of_completeness(session));
+            }
         }
         let mut is_full = false;
         while !is_full {
@@ -263,8 +271,92 @@ impl Service {
         }
         let (parts, message) = self.shared.look(|roster| (roster.backlog.parts(), roster.backlog.messages()));
         for session in self.shared.look(|roster| roster.due_to_end()) {
-            self.say(session, Header { part: parts, message, ..Header::of(Kind::End, nonce) }, &[])?;
+            if !self.say(session, Header { part: parts, message, ..Header::of(Kind::End, nonce) }, &[])? {
+                self.shared.look(|roster| roster.put_back(session, parts));
+            }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use unisono_os::poll::Waker;
+
+    use super::*;
+    use crate::key::Key;
+    use crate::publisher::Config;
+    use crate::roster::Leftovers;
+
+    /// A publisher whose socket takes next to nothing, moved by hand, and its only reader, which has its words said.
+    struct Stage {
+        service: Service,
+        reader: zmq::Socket,
+    }
+
+    impl Stage {
+        fn new() -> Stage {
+            let context = zmq::Context::new();
+            let mut publishing = context.socket(zmq::XPUB).unwrap();
+            manual::let_in_by_hand(&mut publishing).unwrap();
+            publishing.set_sndhwm(1).unwrap();
+            publishing.bind("inproc://stage").unwrap();
+            let reader = context.socket(zmq::SUB).unwrap();
+            reader.set_rcvhwm(1).unwrap();
+            reader.connect("inproc://stage").unwrap();
+            let config = Config {
+                key: Key::from_bytes([1; 32]),
+                nonce: [2; 16],
+                rank: 0,
+                readers: vec![0],
+                ip: std::net::Ipv4Addr::LOCALHOST.into(),
+                leftovers: Leftovers::Told,
+            };
+            let shared = Arc::new(Shared::new(config, Waker::new().unwrap()));
+            Stage { service: Service::new(context, publishing, shared), reader }
+        }
+
+        /// The reader says a word, and the publisher hears it.
+        fn say(&mut self, word: &[u8]) {
+            self.reader.set_subscribe(word).unwrap();
+            let heard = self.service.socket.recv_msg(0).unwrap();
+            self.service.hear(heard).unwrap();
+        }
+
+        /// The kinds of all that has come.
+        fn kinds(&self) -> Vec<Kind> {
+            let (key, nonce) = (Key::from_bytes([1; 32]), [2; 16]);
+            let next = || frame::receive(&self.reader, &key, nonce).unwrap();
+            std::iter::from_fn(next).map(|frames| frames.unwrap().header.kind).collect()
+        }
+    }
+
+    #[test]
+    fn what_there_was_no_room_for_is_said_later() {
+        let mut stage = Stage::new();
+        let (session, key) = ([3; 16], Key::from_bytes([1; 32]));
+        stage.say(&word::topic(session));
+        let challenge = stage.service.strangers[0].challenge;
+        let sign = |word: Word| word.sign(session, &key, [2; 16], challenge);
+        stage.say(&sign(Word::Join { rank: 0, pid: 7 }));
+        assert_eq!(stage.kinds(), [Kind::Challenge, Kind::Welcome]);
+        stage.say(&sign(Word::Ack { parts: 0, messages: 0 }));
+        let shared = Arc::clone(&stage.service.shared);
+        // As many parts as there is room for, and then all the rest.
+        shared.change(|roster| (0..5).for_each(|_| roster.send(vec![9; 10])));
+        stage.service.send_what_is_due().unwrap();
+        shared.change(|roster| (roster.is_complete, roster.is_closing) = (true, true));
+        let mut heard = Vec::new();
+        while !shared.look(|roster| roster.all_is_received()) {
+            stage.service.send_what_is_due().unwrap();
+            let kinds = stage.kinds();
+            assert!(!kinds.is_empty(), "nothing more comes after {heard:?}");
+            heard.extend(kinds);
+            let parts = heard.iter().filter(|kind| [Kind::Data, Kind::End].contains(kind)).count() as u64;
+            stage.say(&sign(Word::Ack { parts, messages: parts.min(5) }));
+        }
+        assert!(heard.contains(&Kind::Complete), "{heard:?}");
+        let in_order = heard.into_iter().filter(|kind| *kind != Kind::Complete).collect::<Vec<_>>();
+        assert_eq!(in_order, [Kind::Data, Kind::Data, Kind::Data, Kind::Data, Kind::Data, Kind::End]);
     }
 }
