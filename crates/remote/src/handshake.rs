@@ -9,6 +9,8 @@
 //!     ack {parts, messages}, signed           ──►  … it is ready, and parts come
 //! ```
 //!
+//! A rank that is taken is asked for again until its reader would be missed, if it could not be reached any more.
+//!
 //! A publisher that cannot be sure of a hello's sender does not answer, so it is said again. The one invariant that
 //! matters: **nothing is believed that was not signed for this session**, which was drawn here.
 
@@ -26,6 +28,11 @@ use crate::word::{Session, Word, topic};
 /// An answer is waited for so long, one after the other, and again from the start. The short ones are for a publisher that is
 /// quiet for a moment, since it was too busy to answer the first; the long ones for one that is far away.
 const PATIENCE_MS: [u64; 8] = [30, 60, 90, 500, 30, 60, 90, 2000];
+
+/// A rank may be had by a reader that cannot be reached any more, as long as that is not noticed: it is asked for again, so often and
+/// for so long.
+const ASK_AGAIN_AFTER: Duration = Duration::from_millis(100);
+const MAY_SEEM_TAKEN_FOR: Duration = link::LOSS_IS_NOTICED_WITHIN.saturating_add(Duration::from_millis(500));
 
 /// The connection of a subscriber that is in.
 pub(crate) struct Link {
@@ -75,17 +82,29 @@ pub(crate) fn come_in(
 
 fn try_again_and_again(link: &mut Link, config: &Config, deadline: Option<Instant>) -> Result<Admitted> {
     let start = Instant::now();
+    let (mut taken, mut gives_up_at) = (None, None);
     for patience in PATIENCE_MS.into_iter().cycle().map(Duration::from_millis) {
         let until = Instant::now() + patience;
         let until = deadline.map_or(until, |deadline| deadline.min(until));
-        if let Some(admitted) = try_to_come_in(link, config, until)? {
-            return Ok(admitted);
+        match try_to_come_in(link, config, until) {
+            Ok(Some(admitted)) => return Ok(admitted),
+            Ok(None) => {}
+            Err(error @ Error::Taken { .. }) => {
+                taken = Some(error);
+                let again_at = Instant::now() + ASK_AGAIN_AFTER;
+                let gives_up_at = *gives_up_at.get_or_insert(again_at + MAY_SEEM_TAKEN_FOR);
+                if again_at >= deadline.map_or(gives_up_at, |deadline| deadline.min(gives_up_at)) {
+                    break;
+                }
+                std::thread::sleep(ASK_AGAIN_AFTER);
+            }
+            Err(error) => return Err(error),
         }
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             break;
         }
     }
-    Err(Error::NoAnswer { address: config.address, waited: start.elapsed() })
+    Err(taken.unwrap_or(Error::NoAnswer { address: config.address, waited: start.elapsed() }))
 }
 
 /// One try, as a session of its own; `None` if there was no answer in time.
@@ -123,6 +142,8 @@ fn try_to_come_in(link: &mut Link, config: &Config, until: Instant) -> Result<Op
             admitted.map_or_else(|| refused("its welcome is too short"), |admitted| Ok(Some(admitted)))
         }
         Kind::Refused => {
+            // It may be asked for again, as another session.
+            link.socket.set_unsubscribe(&hello).map_err(Error::zmq("speaking to a publisher"))?;
             let (code, pid) = (fields.small(), fields.small().unwrap_or(0));
             let text = String::from_utf8_lossy(fields.0).into_owned();
             match code {

@@ -16,6 +16,9 @@ use crate::word::LONGEST_WORD;
 /// How often each side asks whether the other is there, and how long it may take to answer.
 const HEARTBEAT_EVERY: i32 = 500;
 const HEARTBEAT_ANSWERED_WITHIN: i32 = 1500;
+/// So long at most a side that cannot be reached is believed to be there.
+pub(crate) const LOSS_IS_NOTICED_WITHIN: Duration =
+    Duration::from_millis((HEARTBEAT_EVERY + HEARTBEAT_ANSWERED_WITHIN) as u64);
 /// Far beyond what may be under way to one reader: if this is reached, nothing is lost, but a reader does not keep to the rules.
 const MOST_QUEUED: i32 = 4096;
 /// Connections are not made again: whoever lost one opens the queue again. (A negative number would have ZeroMQ throw away

@@ -82,7 +82,8 @@ impl Reader {
     /// Open the queue that the handle names, as its reader `rank`.
     ///
     /// # Errors
-    /// [`Error::UnknownRank`], [`Error::RankTaken`], and [`Error::Meeting`] with what the writer said, or that there is none.
+    /// [`Error::UnknownRank`], [`Error::RankTaken`], and [`Error::Meeting`] with what the writer said, or that there is none. From
+    /// another machine a rank is asked for again for as long as its last reader may be missing without anybody having noticed.
     pub fn open(handle: &Handle, rank: usize) -> Result<Reader> {
         Reader::open_within(handle, rank, OPENING_TAKES)
     }

@@ -1,8 +1,6 @@
 //! Nothing is lost in silence: whoever went with messages unread is named to the writer, however fast its rank was taken again.
 
-use std::time::Duration;
-
-use unisono::queue::{Error, Reader, WhenGone};
+use unisono::queue::WhenGone;
 
 use crate::common::{self, PATIENCE, ended_in, processes};
 use crate::faults::told;
@@ -18,7 +16,7 @@ pub(crate) fn lose_a_reader_and_get_another() {
         1 => read_and_go(),
         _ => {
             harness::wait_for_go();
-            let mut reader = open_when_free();
+            let mut reader = common::open(0);
             harness::report("open", "yes");
             assert_eq!(reader.recv_within(PATIENCE).expect("it is sent").to_vec(), b"after");
         }
@@ -52,18 +50,6 @@ fn read_and_go() {
         harness::kill_myself();
     }
     drop(in_hand);
-}
-
-/// A network may be slow to tell of a death.
-fn open_when_free() -> Reader {
-    let handle = common::handle_of("handle");
-    loop {
-        match Reader::open(&handle, 0) {
-            Ok(reader) => return reader,
-            Err(Error::RankTaken { .. }) => std::thread::sleep(Duration::from_millis(5)),
-            Err(error) => panic!("{error}"),
-        }
-    }
 }
 
 /// Kinds of errors that the writer got, each of which named the first reader.

@@ -109,7 +109,7 @@ pub(crate) fn go_on_or_await() {
     if me == 2 {
         harness::wait_for_go();
     }
-    let mut reader = faults_open(me);
+    let mut reader = common::open(0);
     let mut expected: Option<u64> = (me == 1).then_some(0);
     for count in 0..500 {
         let message = reader.recv_within(PATIENCE).expect("it goes on").to_vec();
@@ -126,18 +126,6 @@ pub(crate) fn go_on_or_await() {
     if me == 1 {
         faults::tell_time("dies");
         harness::kill_myself();
-    }
-}
-
-/// The rank is free when the writer has heard of the death.
-fn faults_open(me: usize) -> unisono::queue::Reader {
-    let handle = common::handle_of("handle");
-    loop {
-        match unisono::queue::Reader::open(&handle, 0) {
-            Ok(reader) => return reader,
-            Err(Error::RankTaken { .. }) if me == 2 => std::thread::sleep(Duration::from_millis(5)),
-            Err(error) => panic!("{error}"),
-        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use unisono::queue::{Error, WaitedFor, Writer};
+use unisono::queue::{Error, Presence, Reader, WaitedFor, WhenGone, Writer};
 
 use crate::common::{self, PATIENCE, ended_in, processes};
 use crate::faults::{note, reported, told};
@@ -128,10 +128,59 @@ pub(crate) fn a_stopped_reader_is_lost_within_seconds_and_told_when_it_goes_on()
     ranks.all_succeed(PATIENCE);
 }
 
+/// Process: 0 writes now and then, and goes on without readers; 1 reads; 2 takes its rank when it cannot be reached any more.
+pub(crate) fn take_the_rank_of_the_lost() {
+    if common::own_number() == 0 {
+        let mut writer = builder().when_gone(WhenGone::GoOn).create().expect("a queue");
+        common::publish(&writer);
+        writer.wait_until_ready(PATIENCE).expect("it comes");
+        while writer.readers()[0].presence != Presence::Left {
+            writer.send_within(b"now and then", PATIENCE).expect("it goes on");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        return;
+    }
+    if common::own_number() == 2 {
+        harness::wait_for_go();
+        let in_a_hurry = Reader::open_within(&common::handle_of("handle"), 0, Duration::from_millis(150));
+        common::tell(&in_a_hurry.expect_err("nobody knows yet that it is lost"));
+        let start = Instant::now();
+        let mut reader = common::open(0);
+        harness::report("open", &format!("after {:.2} s", start.elapsed().as_secs_f64()));
+        reader.recv_within(PATIENCE).expect("it is sent");
+        return;
+    }
+    let mut reader = common::open(0);
+    harness::report("reads", "");
+    while reader.recv_within(PATIENCE).is_ok() {}
+}
+
+pub(crate) fn a_rank_whose_reader_cannot_be_reached_is_had_as_soon_as_that_is_noticed() {
+    let machines = Machines::new(3);
+    let (mut builder, _directory) = processes("take_the_rank_of_the_lost", 2);
+    for process in 0..3 {
+        builder = builder.wrapped(process, &machines.on(process));
+    }
+    let mut ranks = builder.env("CONNECT_IP", &machines.ipv4(0).to_string()).start();
+    ranks.wait_for_report(1, "reads", PATIENCE);
+    let lost = ranks.pid(1);
+    machines.cut_off(1);
+    ranks.go(2);
+    let refused = ended_in(&ranks.wait_for_report(2, "ended", PATIENCE));
+    assert_eq!(
+        (refused.kind.as_str(), &refused.named[..]),
+        ("RankTaken", &[(0, lost)][..]),
+        "{}",
+        refused.text
+    );
+    note(&format!("cut off: its rank was had {}", ranks.wait_for_report(2, "open", NOTICED_WITHIN)));
+    ranks.all_succeed(PATIENCE);
+}
+
 /// Process: a writer and its reader elsewhere, both idle.
 pub(crate) fn wait_for_nothing() {
     let mut writer = builder().create().expect("a queue");
-    let mut reader = unisono::queue::Reader::open(writer.handle(), 0).expect("the writer is here");
+    let mut reader = Reader::open(writer.handle(), 0).expect("the writer is here");
     writer.wait_until_ready(PATIENCE).expect("it has come");
     writer.send(b"one").expect("there is room");
     drop(reader.recv().expect("it is there"));

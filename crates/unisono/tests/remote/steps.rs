@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use unisono::queue::{Error, Reader, WhenGone, Writer};
+use unisono::queue::{Reader, WhenGone, Writer};
 
 use crate::common::{self, PATIENCE, ended_in, processes};
 use crate::faults::{PROMPT, note, reported, told};
@@ -31,7 +31,7 @@ pub(crate) fn exchange_while_somebody_dies() {
     if me > 1 {
         harness::wait_for_go();
     }
-    let mut reader = open_when_free((me - 1).min(1));
+    let mut reader = open_or_tell((me - 1).min(1));
     harness::report("open", "yes");
     let mut expected = None;
     let end = loop {
@@ -50,19 +50,12 @@ pub(crate) fn exchange_while_somebody_dies() {
     common::tell(&end);
 }
 
-/// A network may be slow to tell of a death.
-fn open_when_free(rank: usize) -> Reader {
-    let handle = common::handle_of("handle");
-    loop {
-        match Reader::open(&handle, rank) {
-            Ok(reader) => return reader,
-            Err(Error::RankTaken { .. }) => std::thread::sleep(Duration::from_millis(5)),
-            Err(error) => {
-                common::tell(&error);
-                std::process::exit(0);
-            }
-        }
-    }
+/// Whoever cannot come in tells that as its end.
+fn open_or_tell(rank: usize) -> Reader {
+    Reader::open(&common::handle_of("handle"), rank).unwrap_or_else(|error| {
+        common::tell(&error);
+        std::process::exit(0);
+    })
 }
 
 fn write_until_told() {
