@@ -10,10 +10,11 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use rustix::io::Errno;
+use rustix::io::{Errno, ioctl_fionbio};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+    SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
 };
 
 use super::{Address, SocketError};
@@ -110,7 +111,11 @@ impl Connection {
             let failure = match rustix::net::connect(&socket, &system_address) {
                 Ok(()) => return Ok(Connection { socket }),
                 Err(Errno::INTR) => continue,
-                Err(Errno::AGAIN) => SocketError::TimedOut { doing: format!("connecting to {address}") },
+                Err(Errno::AGAIN) => match wait_in_line(&socket, &system_address, deadline) {
+                    Ok(()) => return Ok(Connection { socket }),
+                    Err(Errno::INTR) => continue,
+                    Err(_) => SocketError::TimedOut { doing: format!("connecting to {address}") },
+                },
                 Err(Errno::CONNREFUSED | Errno::NOENT) => {
                     let failure = SocketError::NobodyListens { address: address.clone() };
                     if !wait_for_listener {
@@ -255,6 +260,25 @@ pub(super) fn flags() -> SocketFlags {
 pub(super) fn new_socket() -> Result<OwnedFd, SocketError> {
     rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags(), None)
         .map_err(|errno| OsError::from_errno("socket", errno, "unix").into())
+}
+
+/// Connect to a listener whose queue is full: in the kernel's line of those who want to, so that whoever tries again and again at once
+/// is not always first.
+fn wait_in_line(
+    socket: &OwnedFd,
+    address: &SocketAddrUnix,
+    deadline: Option<Instant>,
+) -> rustix::io::Result<()> {
+    let remaining = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+    if remaining.is_some_and(|remaining| remaining.is_zero()) {
+        return Err(Errno::AGAIN);
+    }
+    set_socket_timeout(socket, Timeout::Send, remaining)?;
+    ioctl_fionbio(socket, false)?;
+    let connected = rustix::net::connect(socket, address);
+    ioctl_fionbio(socket, true)?;
+    set_socket_timeout(socket, Timeout::Send, None)?;
+    connected
 }
 
 /// How long to sleep before the next try; `None` if the deadline has passed.

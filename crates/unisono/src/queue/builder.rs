@@ -15,14 +15,15 @@ use super::handle::Handle;
 use super::host::{self, Host};
 use super::memory::{MOST_READERS, Made, WriterMemory};
 use super::pool::MOST_UNREAD_BYTES;
+use super::porch::Porch;
 use super::writer::{Limits, Writer};
 use crate::background::Background;
 use crate::marker::own_pidfd;
 
 /// The ring's length unless another is asked for.
 const RING_BYTES: usize = 4 << 20;
-/// How long a writer waits for others before it says so in the log.
-const WARN_INTERVAL: Duration = Duration::from_secs(60);
+/// How long a side waits for what was promised before it says so in the log.
+pub(super) const WARN_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What a queue is to be; made by [`Writer::builder`].
 #[derive(Clone, Debug)]
@@ -202,7 +203,7 @@ impl Builder {
         }
         let host = Host {
             hall: Arc::clone(&hall),
-            doors: host::open_doors(&handle)?,
+            porch: Porch::new(host::open_doors(&handle)?, handle.name()),
             handle: handle.clone(),
             data: descriptor,
             own_pidfd: own_pidfd()?,

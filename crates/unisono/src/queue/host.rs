@@ -19,16 +19,10 @@ use super::hall::{Hall, MortalGuest};
 use super::handle::Handle;
 use super::memory::ReaderMemory;
 use super::messages::{self, Admitted, Message, QueueSeen, Refusal};
+use super::porch::Porch;
 use crate::marker::Marker;
 use crate::socket_file;
 
-/// How long somebody who knocks may take to say who it is, and how many may be silent at a time: one more takes the place of
-/// the first, which has had so long at least.
-const HEAR_OUT_FOR: Duration = Duration::from_secs(1);
-const HEAR_OUT_AT_LEAST: Duration = Duration::from_millis(250);
-const MOST_STRANGERS: usize = 64;
-/// How long nobody is let in when that has failed, for want of descriptors: who knocks stays at the door.
-const REST_FOR: Duration = Duration::from_millis(50);
 /// How soon a reader that did not listen (it is stopped, and its socket full) is told again.
 const TELL_AGAIN_AFTER: Duration = Duration::from_millis(20);
 
@@ -36,7 +30,7 @@ const TELL_AGAIN_AFTER: Duration = Duration::from_millis(20);
 pub(super) struct Host {
     pub(super) hall: Arc<Hall>,
     pub(super) handle: Handle,
-    pub(super) doors: Vec<Listener>,
+    pub(super) porch: Porch,
     /// The ring's memory, to be handed out.
     pub(super) data: OwnedFd,
     /// A pidfd on this process, where there are such.
@@ -57,17 +51,9 @@ pub(super) fn open_doors(handle: &Handle) -> Result<Vec<Listener>> {
     handle.local_addresses().iter().map(open).collect()
 }
 
-/// Somebody who has knocked and not yet said who it is.
-struct Stranger {
-    connection: Connection,
-    came: Instant,
-}
-
 impl Host {
     /// The thread's life, until the hall says that it is to end.
-    pub(super) fn run(self) {
-        let mut strangers: Vec<Stranger> = Vec::new();
-        let mut rests_until: Option<Instant> = None;
+    pub(super) fn run(mut self) {
         let mut somebody_does_not_listen = false;
         // Acquire: pairs with the release in the writer's drop.
         while !self.hall.host_is_to_end.load(Ordering::Acquire) {
@@ -81,11 +67,8 @@ impl Host {
             somebody_does_not_listen = !all_are_told;
             let tells_at = (!all_are_told).then(|| Instant::now() + TELL_AGAIN_AFTER);
             let guests = self.hall.present();
-            rests_until = rests_until.filter(|until| Instant::now() < *until);
-            let doors = if rests_until.is_some() { &[] } else { &self.doors[..] };
-            let heard_out = strangers.first().map(|first| first.came + HEAR_OUT_FOR);
-            let patience = heard_out.into_iter().chain(rests_until).chain(tells_at).min();
-            let ready = match self.wait_for_news(doors, &strangers, &guests, patience) {
+            let patience = [self.porch.patience(), tells_at].into_iter().flatten().min();
+            let ready = match self.wait_for_news(&guests, patience) {
                 Ok(ready) => ready,
                 Err(error) => {
                     tracing::error!(%error, "a queue cannot let readers in any more, and may notice deaths late");
@@ -95,67 +78,24 @@ impl Host {
             if ready[0] {
                 self.hall.host.drain();
             }
-            let (knocks, rest) = ready[1..].split_at(doors.len());
-            let (speaking, lifelines) = rest.split_at(strangers.len());
+            let (porch, lifelines) = ready[1..].split_at(ready.len() - 1 - 2 * guests.len());
             for (guest, cut) in guests.iter().zip(lifelines.chunks(2)) {
                 self.look_after(guest, cut);
             }
-            let now = Instant::now();
-            for (stranger, speaks) in std::mem::take(&mut strangers).into_iter().zip(speaking) {
-                if *speaks {
-                    self.hear(stranger.connection);
-                } else if now < stranger.came + HEAR_OUT_FOR {
-                    strangers.push(stranger);
-                }
-            }
-            for (door, _) in doors.iter().zip(knocks).filter(|(_, knocked)| **knocked) {
-                rests_until = rests_until.or(self.welcome(door, &mut strangers, now).err());
+            for stranger in self.porch.look(porch) {
+                self.hear(stranger);
             }
         }
     }
 
-    /// Let those who knock come as strangers, the first of whom came first; or say until when nobody may.
-    fn welcome(
-        &self,
-        door: &Listener,
-        strangers: &mut Vec<Stranger>,
-        now: Instant,
-    ) -> std::result::Result<(), Instant> {
-        for _ in 0..MOST_STRANGERS {
-            let of_the_first = strangers.first().map(|first| first.came + HEAR_OUT_AT_LEAST);
-            if let Some(until) =
-                of_the_first.filter(|until| strangers.len() >= MOST_STRANGERS && *until > now)
-            {
-                return Err(until);
-            }
-            match door.accept(Some(now)) {
-                Ok(connection) if self.is_of_this_user(&connection) => {
-                    strangers.push(Stranger { connection, came: now });
-                    let too_many = strangers.len().saturating_sub(MOST_STRANGERS);
-                    strangers.drain(..too_many);
-                }
-                Ok(_) => {}
-                Err(error) if error.is_timed_out() => break,
-                Err(error) => {
-                    tracing::warn!(%error, "a queue cannot let readers in for now");
-                    return Err(now + REST_FOR);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Sleep until something happens; says for each descriptor whether: the hall's call, doors, strangers, two for each guest.
+    /// Sleep until something happens; says for each descriptor whether: the hall's call, the porch's, two for each guest.
     fn wait_for_news(
         &self,
-        doors: &[Listener],
-        strangers: &[Stranger],
         guests: &[Arc<Guest>],
         until: Option<Instant>,
     ) -> std::result::Result<Vec<bool>, unisono_os::OsError> {
         let mut descriptors: Vec<BorrowedFd<'_>> = vec![self.hall.host.as_fd()];
-        descriptors.extend(doors.iter().map(AsFd::as_fd));
-        descriptors.extend(strangers.iter().map(|stranger| stranger.connection.as_fd()));
+        descriptors.extend(self.porch.descriptors());
         for guest in guests {
             let pidfd = guest.pidfd.as_ref().map_or(guest.connection.as_fd(), AsFd::as_fd);
             descriptors.extend([guest.connection.as_fd(), pidfd]);
@@ -191,20 +131,6 @@ impl Host {
             self.hall.ring_readers();
         }
         self.hall.wake_writer();
-    }
-
-    /// Whether a stranger may be heard at all; another user's is told why not.
-    fn is_of_this_user(&self, stranger: &Connection) -> bool {
-        let (own, problem) = (process::uid(), "it belongs to another user than the queue");
-        match stranger.peer_credentials() {
-            Ok(credentials) if credentials.uid == own => return true,
-            Ok(credentials) => tracing::warn!(user = credentials.uid, problem, "a reader was turned away"),
-            Err(error) => tracing::debug!(%error, "a reader was turned away: whose it is cannot be seen"),
-        }
-        let refusal = Refusal::Other { problem: problem.to_string() };
-        // If it has gone by now, nobody needs the answer.
-        let _ = messages::send(stranger, &Message::Refused(refusal), &[], Some(Instant::now()));
-        false
     }
 
     /// A stranger has something to say: let it in, or turn it away with the reason.

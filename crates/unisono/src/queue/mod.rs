@@ -16,7 +16,7 @@
 //! Readers on other machines get the same messages over the network, with the feature `remote`: `Builder::remote_readers` names
 //! their ranks, and everything else stays the same.
 //!
-//! Inside, arrows go one way: `writer`, `reader` → `host`, `near`, `claim`, `line` → `hall` → `guest` → `memory`, `elsewhere`; the steps in
+//! Inside, arrows go one way: `writer`, `reader` → `host` (→ `porch`), `near`, `claim`, `line` → `hall` → `guest` → `memory`, `elsewhere`; the steps in
 //! shared memory are those of [`unisono_protocol::ring`], where they are modelled.
 
 mod builder;
@@ -34,6 +34,7 @@ mod message;
 pub(crate) mod messages;
 mod near;
 mod pool;
+mod porch;
 mod reader;
 mod room;
 mod slot;

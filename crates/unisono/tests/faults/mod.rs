@@ -12,6 +12,7 @@ macro_rules! named {
     };
 }
 
+pub(crate) mod log;
 pub(crate) mod system;
 
 use std::io::{IsTerminal, Write};

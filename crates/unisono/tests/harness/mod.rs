@@ -82,9 +82,15 @@ pub(crate) fn report(key: &str, value: &str) {
 
 /// On a rank: wait until the test calls [`Ranks::go`] for it.
 pub(crate) fn wait_for_go() {
+    wait_for_words();
+}
+
+/// On a rank: wait until the test calls [`Ranks::go_with`] for it; gives its words.
+pub(crate) fn wait_for_words() -> String {
     let mut line = String::new();
     let read = std::io::stdin().read_line(&mut line).expect("the test holds the other end");
     assert!(read > 0, "the test ended before it said go");
+    line.trim_end().to_string()
 }
 
 /// On a rank: die as by `kill -9`.

@@ -177,7 +177,12 @@ impl Ranks {
 
     /// Let a rank go on that is in [`wait_for_go`](super::wait_for_go).
     pub(crate) fn go(&mut self, rank: usize) {
-        self.processes[rank].say("go");
+        self.go_with(rank, "go");
+    }
+
+    /// Let a rank go on that is in [`wait_for_words`](super::wait_for_words).
+    pub(crate) fn go_with(&mut self, rank: usize, words: &str) {
+        self.processes[rank].say(words);
     }
 
     /// What a rank has reported under `key` so far.

@@ -6,7 +6,8 @@ use unisono::queue::{Error, Reader, WhenGone, Writer};
 use unisono_os::socket::{Address, Connection};
 
 use crate::common::{self, PATIENCE, ended_in, processes};
-use crate::faults::{PROMPT, Scratch, note, reported, system};
+use crate::faults::log::Warnings;
+use crate::faults::{PROMPT, Scratch, needs_root, note, reported, system};
 use crate::harness;
 
 const LARGE: usize = 3 << 20;
@@ -182,4 +183,67 @@ pub(crate) fn a_large_message_that_cannot_arrive_is_told_and_is_no_death() {
     ranks.wait_for_report(1, "read", PATIENCE);
     ranks.go(0);
     ranks.all_succeed(PATIENCE);
+}
+
+/// Process: 0 writes, 1 knocks as another user as fast as it can, 2 reads.
+pub(crate) fn work_beside_a_flood() {
+    match common::own_number() {
+        0 => {
+            static WARNINGS: Warnings = Warnings::new();
+            tracing::subscriber::set_global_default(&WARNINGS).expect("it is the first");
+            let mut writer = Writer::builder().create().expect("a queue");
+            common::publish(&writer);
+            harness::report("name", &writer.handle().name());
+            writer.wait_until_ready(PATIENCE).expect("the reader comes in");
+            writer.send(b"heard").expect("it is here");
+            harness::wait_for_go();
+            let of_others = |words: &&String| words.contains("turned away");
+            harness::report("warnings", &WARNINGS.words().iter().filter(of_others).count().to_string());
+        }
+        1 => {
+            let name = harness::wait_for_words().into_bytes();
+            system::become_user(65_534);
+            let door = Address::Abstract(name);
+            let mut knocks = 0u64;
+            loop {
+                knocks += u64::from(Connection::connect(&door, Some(Instant::now())).is_ok());
+                if knocks.is_multiple_of(1000) {
+                    harness::report("knocks", &knocks.to_string());
+                }
+            }
+        }
+        _ => {
+            harness::wait_for_go();
+            let start = Instant::now();
+            let mut reader = common::open(0);
+            harness::report("open", &format!("{:.0?}", start.elapsed()));
+            assert_eq!(reader.recv().expect("it is sent").to_vec(), b"heard");
+        }
+    }
+}
+
+pub(crate) fn a_flood_of_another_users_knocks_keeps_neither_the_host_busy_nor_a_reader_out() {
+    needs_root();
+    let (builder, _directory) = processes("work_beside_a_flood", 2);
+    let mut ranks = builder.start();
+    let name = ranks.wait_for_report(0, "name", PATIENCE);
+    let doors = unisono_os::socket::listening(&format!("unisono-queue/{name}")).expect("sockets can be seen");
+    ranks.go_with(1, &doors[0]);
+    ranks.wait_for_report(1, "knocks", PATIENCE);
+    let before = processor_time(ranks.pid(0));
+    std::thread::sleep(Duration::from_secs(1));
+    let used = processor_time(ranks.pid(0)) - before;
+    ranks.go(2);
+    let open = ranks.wait_for_report(2, "open", PATIENCE);
+    let knocks = ranks.wait_for_report(1, "knocks", PATIENCE);
+    ranks.go(0);
+    let warnings: usize = ranks.wait_for_report(0, "warnings", PATIENCE).parse().expect("a number");
+    note(&format!(
+        "{knocks} knocks of another user: {used:.0?} of the host in a second, {warnings} warnings, a reader let in after {open}"
+    ));
+    assert!(used < Duration::from_millis(150), "{used:?} in a second");
+    assert!((1..=5).contains(&warnings), "one in ten seconds: {warnings}");
+    ranks.kill(1);
+    let outcomes = ranks.wait_all(PATIENCE);
+    [0, 2].into_iter().for_each(|process: usize| outcomes[process].assert_success());
 }

@@ -33,7 +33,7 @@ const SCENARIOS: &[harness::Named] = named! {
         come_in_to_a_writer_that_dies,
         wait_for_readers_of_which_one_dies,
     }
-    doors::{work_beside_a_stopped_reader, come_to_a_writer_without_descriptors, receive_without_descriptors}
+    doors::{work_beside_a_stopped_reader, work_beside_a_flood, come_to_a_writer_without_descriptors, receive_without_descriptors}
     lost::{lose_a_reader_and_get_another}
     hostile::{work_at_a_queue_while_somebody_scribbles, go_back, wait_for_what_is_nowhere}
 };
@@ -68,6 +68,7 @@ const PROMISES: &[harness::Named] = named! {
     doors::{
         a_stopped_reader_delays_nobody_and_misses_nothing,
         a_crowd_of_strangers_keeps_no_reader_out,
+        a_flood_of_another_users_knocks_keeps_neither_the_host_busy_nor_a_reader_out,
         a_writer_without_descriptors_rests_and_lets_in_when_it_has_some,
         a_large_message_that_cannot_arrive_is_told_and_is_no_death,
     }
