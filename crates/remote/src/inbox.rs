@@ -45,11 +45,21 @@ pub enum Found {
     Nothing,
 }
 
-#[derive(Debug, Default)]
+/// How much has come so far.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    /// How many messages have arrived, those before this subscriber's first included.
+    pub messages: u64,
+    /// When something of them, or the welcome, last arrived.
+    pub last_arrival: Instant,
+    /// How many bytes of the next message have arrived, and how many it has, if some have and it is not whole.
+    pub message_begun: Option<(u64, u64)>,
+}
+
+#[derive(Debug)]
 struct Content {
     messages: VecDeque<Vec<u8>>,
-    /// How many have arrived in all, those before this reader came included.
-    arrived: u64,
+    progress: Progress,
     is_complete: bool,
     end: Option<End>,
 }
@@ -67,7 +77,8 @@ pub(crate) struct Inbox {
 
 impl Inbox {
     pub(crate) fn new(messages: u64, waker: Waker) -> Inbox {
-        let content = Content { arrived: messages, ..Content::default() };
+        let progress = Progress { messages, last_arrival: Instant::now(), message_begun: None };
+        let content = Content { messages: VecDeque::new(), progress, is_complete: false, end: None };
         Inbox {
             content: Mutex::new(content),
             changed: Condvar::new(),
@@ -84,16 +95,23 @@ impl Inbox {
     pub(crate) fn deliver(&self, message: Vec<u8>) {
         self.change(|content| {
             content.messages.push_back(message);
-            content.arrived += 1;
+            let messages = content.progress.messages + 1;
+            content.progress = Progress { messages, last_arrival: Instant::now(), message_begun: None };
         });
+    }
+
+    /// So much of the next message has come, and so much it has. Nobody waits for that.
+    pub(crate) fn has_begun(&self, here: u64, of: u64) {
+        let progress = &mut self.content.lock().progress;
+        (progress.last_arrival, progress.message_begun) = (Instant::now(), Some((here, of)));
     }
 
     pub(crate) fn put_back(&self, message: Vec<u8>) {
         self.change(|content| content.messages.push_front(message));
     }
 
-    pub(crate) fn arrived(&self) -> u64 {
-        self.content.lock().arrived
+    pub(crate) fn progress(&self) -> Progress {
+        self.content.lock().progress
     }
 
     pub(crate) fn set_complete(&self) {

@@ -64,7 +64,7 @@ mod word;
 
 pub use error::{Error, Result};
 pub use frame::{HEADER_BYTES, PART_BYTES};
-pub use inbox::{End, Found};
+pub use inbox::{End, Found, Progress};
 pub use key::{Key, TAG_BYTES};
 pub use link::own_ip;
 pub use publisher::{Config as PublisherConfig, Publisher, Unfinished};

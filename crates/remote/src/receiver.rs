@@ -110,8 +110,12 @@ impl Receiver {
     fn take(&mut self, frames: &FrameSet) -> Option<End> {
         match frames.header.kind {
             Kind::Data => match self.assembly.add(frames) {
-                Ok(message) => {
-                    message.into_iter().for_each(|message| self.inbox.deliver(message));
+                Ok(Some(message)) => {
+                    self.inbox.deliver(message);
+                    None
+                }
+                Ok(None) => {
+                    self.inbox.has_begun(self.assembly.bytes.len() as u64, frames.header.length);
                     None
                 }
                 Err(end) => Some(end),

@@ -14,7 +14,7 @@ use unisono_os::poll::Waker;
 
 use crate::error::{Error, Result};
 use crate::handshake::{self, Admitted};
-use crate::inbox::{Found, Inbox};
+use crate::inbox::{Found, Inbox, Progress};
 use crate::key::Key;
 use crate::receiver::Receiver;
 
@@ -81,9 +81,9 @@ impl Subscriber {
         self.admitted.rank
     }
 
-    /// How many messages have arrived, those before this subscriber's first included.
-    pub fn arrived(&self) -> u64 {
-        self.inbox.arrived()
+    /// How much has arrived.
+    pub fn progress(&self) -> Progress {
+        self.inbox.progress()
     }
 
     /// Wait for the next message, for at most `timeout`, or until `is_over`, which is asked whenever a [`Rouser`] rouses. Who

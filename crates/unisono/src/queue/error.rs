@@ -103,8 +103,12 @@ pub enum WaitedFor {
         rank: usize,
         /// Its process.
         pid: u32,
-        /// How many messages it has written.
+        /// How many messages it has written; of one elsewhere, how many of them have arrived.
         messages: u64,
+        /// Where it is, if it is elsewhere.
+        address: Option<String>,
+        /// How long ago something last came from it, if it is elsewhere.
+        last_step: Option<Duration>,
     },
 }
 
@@ -115,8 +119,12 @@ impl fmt::Display for WaitedFor {
                 let names: Vec<String> = readers.iter().map(ToString::to_string).collect();
                 f.write_str(&names.join(", "))
             }
-            WaitedFor::Writer { rank, pid, messages } => {
-                write!(f, "the writer, rank {rank} (pid {pid}, alive, {messages} messages so far)")
+            WaitedFor::Writer { rank, pid, messages, address, last_step } => {
+                write!(f, "the writer, rank {rank} (pid {pid}")?;
+                address.iter().try_for_each(|address| write!(f, " at {address}"))?;
+                write!(f, ", alive, {messages} messages so far")?;
+                last_step.iter().try_for_each(|ago| write!(f, ", last step {ago:.1?} ago"))?;
+                f.write_str(")")
             }
         }
     }

@@ -10,13 +10,14 @@ use std::time::{Duration, Instant};
 use unisono_os::clock;
 use unisono_protocol::ring::{self, Kind, Record, wait_at};
 
+use super::builder::WARN_INTERVAL;
 use super::claim;
 use super::error::{Error, Result, Role, WaitedFor};
 use super::hall::Ringer;
 use super::handle::Handle;
 use super::line::{Fate, Line};
 use super::memory::Home;
-use super::wait::{Cadence, Pace, Waiting};
+use super::wait::{Begun, Cadence, Due, Pace, Patience, Waiting};
 use crate::background::Background;
 use crate::marker::Marker;
 use crate::memory::Source;
@@ -41,9 +42,11 @@ pub(super) type Housed = (Arc<Home>, u64);
 #[derive(Debug)]
 pub(super) struct Near {
     pub(super) line: Arc<Line>,
+    queue: String,
     writer_rank: usize,
     writer_pid: u32,
     crowded: bool,
+    pub(super) warn_interval: Duration,
     /// Where the next message begins, how many there were before it, and up to where they are known to be written.
     position: u64,
     messages: u64,
@@ -60,9 +63,11 @@ impl Near {
         let claimed = claim::claim(handle, rank, deadline)?;
         Ok(Near {
             line: claimed.line,
+            queue: handle.name(),
             writer_rank: handle.writer_rank(),
             writer_pid: claimed.writer_pid,
             crowded: claimed.admitted.crowded,
+            warn_interval: WARN_INTERVAL,
             position: claimed.admitted.position,
             messages: claimed.admitted.messages,
             head: claimed.admitted.position,
@@ -80,7 +85,7 @@ impl Near {
         timeout: Option<Duration>,
     ) -> Result<()> {
         let line = Arc::clone(&self.line);
-        self.wait(operation, timeout, UntilGone::Yes, || line.writer.page().is_ready()).map(|_| ())
+        self.wait_for_what_is_promised(operation, timeout, UntilGone::Yes, || line.writer.page().is_ready())
     }
 
     /// The next message: its record and, if it is a large one, where it lies and its length.
@@ -130,7 +135,7 @@ impl Near {
         let (number, bytes) = self.line.writer.address(self.position);
         let line = Arc::clone(&self.line);
         let is_known = || line.has_heard_all() || line.home(number).is_some();
-        self.wait(operation, timeout, UntilGone::No, is_known)?;
+        self.wait_for_what_is_promised(operation, timeout, UntilGone::No, is_known)?;
         match line.home(number) {
             Some(Ok(home)) if bytes <= home.bytes() => Ok((home, bytes)),
             Some(Err(problem)) => Err(Error::Undelivered { operation, problem }),
@@ -176,8 +181,8 @@ impl Near {
     fn wait_long(&mut self, operation: &'static str, timeout: Option<Duration>) -> Result<Duration> {
         let (line, position) = (Arc::clone(&self.line), self.position);
         self.note_step();
-        let waited = self
-            .wait(operation, timeout, UntilGone::Yes, || line.writer.page().head.position.look() != position);
+        let (begun, is_there) = (line.ends.begin(), || line.writer.page().head.position.look() != position);
+        let waited = self.wait(operation, begun, timeout, UntilGone::Yes, is_there);
         self.note_step();
         waited
     }
@@ -188,17 +193,52 @@ impl Near {
         self.line.own.page().tail.moved_at.store(clock::coarse_nanoseconds(), Ordering::Relaxed);
     }
 
-    /// Wait at the bell until `is_there`, the end of the writer (if nothing more can come from it then) or of the wait; says how
-    /// long that took.
-    fn wait(
+    /// As [`wait`](Near::wait), for what the writer owes; it is said in the log when that takes long.
+    fn wait_for_what_is_promised(
         &mut self,
         operation: &'static str,
         timeout: Option<Duration>,
         until_gone: UntilGone,
         is_there: impl Fn() -> bool,
+    ) -> Result<()> {
+        let begun = self.line.ends.begin();
+        let mut patience = Patience::new(timeout, self.warn_interval);
+        loop {
+            let ended = self.wait(operation, begun, Some(patience.limit()), until_gone, &is_there);
+            if !matches!(ended, Err(Error::Timeout { .. })) {
+                return ended.map(drop);
+            }
+            match patience.due() {
+                Due::Nothing => {}
+                Due::Warning(waited) => {
+                    let writer = self.writer();
+                    tracing::warn!(queue = self.queue, "{operation} has waited for {waited:.0?}: {writer}");
+                }
+                Due::Error(waited) => {
+                    return Err(Error::Timeout { operation, waited, waited_for: self.writer() });
+                }
+            }
+        }
+    }
+
+    /// The writer, as one that is waited for.
+    fn writer(&self) -> WaitedFor {
+        let messages = self.line.writer.page().head.messages.load(Ordering::Relaxed);
+        let (rank, pid) = (self.writer_rank, self.writer_pid);
+        WaitedFor::Writer { rank, pid, messages, address: None, last_step: None }
+    }
+
+    /// Wait at the bell until `is_there`, the end of the writer (if nothing more can come from it then) or of the wait; says how
+    /// long that took.
+    fn wait(
+        &mut self,
+        operation: &'static str,
+        begun: Begun,
+        timeout: Option<Duration>,
+        until_gone: UntilGone,
+        is_there: impl Fn() -> bool,
     ) -> Result<Duration> {
         let line = Arc::clone(&self.line);
-        let begun = line.ends.begin();
         let look = || {
             // The end first: what was published before it is seen by the look that follows.
             let fate = line.fate();
@@ -217,9 +257,7 @@ impl Near {
         drop(waiting);
         self.cadence = cadence;
         let Some(found) = found else {
-            let messages = line.writer.page().head.messages.load(Ordering::Relaxed);
-            let waited_for = WaitedFor::Writer { rank: self.writer_rank, pid: self.writer_pid, messages };
-            return Err(Error::Timeout { operation, waited, waited_for });
+            return Err(Error::Timeout { operation, waited, waited_for: self.writer() });
         };
         found.map(|()| waited)
     }

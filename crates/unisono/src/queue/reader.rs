@@ -111,6 +111,16 @@ impl Reader {
         self.timeout = timeout.into();
     }
 
+    /// How long what was promised (that all are ready, what a large message consists of) is waited for before the log says so.
+    /// That nothing is sent is not worth a word. Default 60 s, at least a millisecond.
+    pub fn set_warn_interval(&mut self, interval: Duration) {
+        let interval = interval.max(Duration::from_millis(1));
+        match &mut self.source {
+            Source::Near(near) => near.warn_interval = interval,
+            Source::Far(far) => far.set_warn_interval(interval),
+        }
+    }
+
     /// This reader's rank.
     pub fn rank(&self) -> usize {
         self.rank

@@ -4,7 +4,7 @@
 //! was ended; and whoever was waited for is named.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use unisono_protocol::ring::wait_at;
 
@@ -12,7 +12,7 @@ use super::elsewhere::{Outlet, Waited};
 use super::error::{Error, ReaderStatus, Result, WaitedFor};
 use super::guest::{Guest, Occupant, Why};
 use super::hall::Seat;
-use super::wait::{Begun, Waiting};
+use super::wait::{Begun, Due, Patience, Waiting};
 use super::writer::Writer;
 
 const OPERATION: &str = "send";
@@ -85,16 +85,12 @@ impl Writer {
         attempt: impl Fn(&mut Writer, Duration, Begun) -> Waited,
         behind: impl Fn(&Writer) -> Vec<ReaderStatus>,
     ) -> Result<Duration> {
-        let (begun, start) = (self.hall.ends.begin(), Instant::now());
-        let mut warned = 0;
+        let begun = self.hall.ends.begin();
+        let mut patience = Patience::new(timeout, self.limits.warn_interval);
         loop {
             self.look_at_seats()?;
-            let waited = start.elapsed();
-            let next_warning = self.limits.warn_interval * (warned + 1);
-            let limit =
-                timeout.map_or(next_warning, |timeout| timeout.min(next_warning)).saturating_sub(waited);
-            match attempt(self, limit, begun) {
-                Waited::ThereIsRoom => return Ok(start.elapsed()),
+            match attempt(self, patience.limit(), begun) {
+                Waited::ThereIsRoom => return Ok(patience.waited()),
                 Waited::Roused => {
                     self.hall.ends.check(begun, OPERATION)?;
                     continue;
@@ -106,14 +102,13 @@ impl Writer {
                 },
                 Waited::TimeIsUp => {}
             }
-            let waited = start.elapsed();
-            if timeout.is_some_and(|timeout| waited >= timeout) {
-                let waited_for = WaitedFor::Readers(behind(self));
-                return Err(Error::Timeout { operation: OPERATION, waited, waited_for });
-            }
-            if waited >= next_warning {
-                warned += 1;
-                self.warn(OPERATION, waited);
+            match patience.due() {
+                Due::Nothing => {}
+                Due::Warning(waited) => self.warn(OPERATION, waited),
+                Due::Error(waited) => {
+                    let waited_for = WaitedFor::Readers(behind(self));
+                    return Err(Error::Timeout { operation: OPERATION, waited, waited_for });
+                }
             }
         }
     }

@@ -173,6 +173,56 @@ impl Drop for Waiting<'_> {
     }
 }
 
+/// How long a wait may take, and when the log is to say that it does.
+pub(super) struct Patience {
+    since: Instant,
+    timeout: Option<Duration>,
+    warn_interval: Duration,
+    warned: u32,
+}
+
+/// What is to be done about a wait that has not ended.
+pub(super) enum Due {
+    Nothing,
+    /// It has taken so long that somebody is to be told.
+    Warning(Duration),
+    /// It has taken all its time, which was this.
+    Error(Duration),
+}
+
+impl Patience {
+    pub(super) fn new(timeout: Option<Duration>, warn_interval: Duration) -> Patience {
+        Patience { since: Instant::now(), timeout, warn_interval, warned: 0 }
+    }
+
+    pub(super) fn waited(&self) -> Duration {
+        self.since.elapsed()
+    }
+
+    /// How long until something is due.
+    pub(super) fn limit(&self) -> Duration {
+        let next_warning = self.next_warning();
+        let next = self.timeout.map_or(next_warning, |timeout| timeout.min(next_warning));
+        next.saturating_sub(self.waited())
+    }
+
+    pub(super) fn due(&mut self) -> Due {
+        let waited = self.waited();
+        if self.timeout.is_some_and(|timeout| waited >= timeout) {
+            return Due::Error(waited);
+        }
+        if waited < self.next_warning() {
+            return Due::Nothing;
+        }
+        self.warned += 1;
+        Due::Warning(waited)
+    }
+
+    fn next_warning(&self) -> Duration {
+        self.warn_interval.saturating_mul(self.warned + 1)
+    }
+}
+
 /// What ends a wait from another thread of the same process.
 #[derive(Debug, Default)]
 pub(super) struct Ends {

@@ -19,7 +19,7 @@ use super::handle::Handle;
 use super::memory::ADDRESS_BYTES;
 use super::pool::{Housing, Pool};
 use super::slot::Slot;
-use super::wait::Cadence;
+use super::wait::{Cadence, Due, Patience};
 use crate::background::Background;
 use crate::marker::Marker;
 use crate::segment::check_headroom;
@@ -152,8 +152,8 @@ impl Writer {
     pub fn wait_until_ready(&mut self, timeout: impl Into<Option<Duration>>) -> Result<()> {
         const OPERATION: &str = "wait_until_ready";
         self.check_fork(OPERATION)?;
-        let (timeout, start, begun) = (timeout.into(), Instant::now(), self.hall.ends.begin());
-        let mut warned = 0;
+        let begun = self.hall.ends.begin();
+        let mut patience = Patience::new(timeout.into(), self.limits.warn_interval);
         loop {
             let mut seats = self.hall.seats();
             if self.hall.is_complete(&seats) {
@@ -163,21 +163,18 @@ impl Writer {
             if let Some(trouble) = self.hall.take_trouble(&mut seats) {
                 return Err(trouble);
             }
-            let waited = start.elapsed();
-            if timeout.is_some_and(|timeout| waited >= timeout) {
-                drop(seats);
-                let waited_for = WaitedFor::Readers(self.hall.missing());
-                return Err(Error::Timeout { operation: OPERATION, waited, waited_for });
+            match patience.due() {
+                Due::Nothing => self.hall.wait_for_change(&mut seats, Some(patience.limit())),
+                Due::Warning(waited) => {
+                    drop(seats);
+                    self.warn(OPERATION, waited);
+                }
+                Due::Error(waited) => {
+                    drop(seats);
+                    let waited_for = WaitedFor::Readers(self.hall.missing());
+                    return Err(Error::Timeout { operation: OPERATION, waited, waited_for });
+                }
             }
-            let next_warning = self.limits.warn_interval * (warned + 1);
-            if waited >= next_warning {
-                drop(seats);
-                warned += 1;
-                self.warn(OPERATION, waited);
-                continue;
-            }
-            let limit = timeout.map_or(next_warning, |timeout| timeout.min(next_warning)) - waited;
-            self.hall.wait_for_change(&mut seats, Some(limit));
         }
     }
 

@@ -5,6 +5,8 @@
 //! Each side maps the ring at a place of its own, so what the sanitizer sees here is everything around it; the ring's
 //! steps it sees in `unisono-protocol`.
 
+#[path = "../faults/log.rs"]
+mod log;
 mod model;
 mod traffic;
 mod waits;

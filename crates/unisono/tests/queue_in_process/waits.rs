@@ -1,10 +1,10 @@
 //! Every wait ends: in time, when it is cancelled, when a side is shut down; and says for whom it was.
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use unisono::queue::{Error, Gather, Presence, Reader, Result, WaitedFor, WhenGone, Writer};
+
+use crate::log::Warnings;
 
 /// Of time-outs in these tests; and what a busy machine may add.
 const SHORT: Duration = Duration::from_millis(150);
@@ -240,54 +240,45 @@ fn a_gather_names_the_missing_and_never_mixes_rounds() {
     assert!(matches!(ended, Error::Cancelled { .. }), "{ended}");
 }
 
-/// Counts warnings and keeps their words.
-struct Listener(Mutex<String>, AtomicU64);
-
-struct Words<'w>(&'w mut String);
-
-impl tracing::field::Visit for Words<'_> {
-    fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
-        if field.name() == "message" {
-            *self.0 = format!("{value:?}");
-        }
-    }
-}
-
-impl tracing::Subscriber for &'static Listener {
-    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
-        *metadata.level() == tracing::Level::WARN
-    }
-    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
-        tracing::span::Id::from_u64(1)
-    }
-    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
-    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
-    fn event(&self, event: &tracing::Event<'_>) {
-        self.1.fetch_add(1, Ordering::Relaxed);
-        event.record(&mut Words(&mut self.0.lock().expect("nobody panics with the lock")));
-    }
-    fn enter(&self, _: &tracing::span::Id) {}
-    fn exit(&self, _: &tracing::span::Id) {}
-}
-
 #[test]
 fn a_stall_is_explained_in_the_log_and_idleness_is_not() {
-    static LISTENER: Listener = Listener(Mutex::new(String::new()), AtomicU64::new(0));
-    tracing::subscriber::with_default(&LISTENER, || {
+    static WARNINGS: Warnings = Warnings::new();
+    tracing::subscriber::with_default(&WARNINGS, || {
         let builder = Writer::builder().ring_bytes(4096).warn_interval(Duration::from_millis(100));
         let mut writer = builder.create().expect("a queue");
         let mut reader = Reader::open(writer.handle(), 0).expect("the writer is here");
+        reader.set_warn_interval(Duration::from_millis(20));
         assert!(reader.recv_within(SHORT).is_err());
-        assert_eq!(LISTENER.1.load(Ordering::Relaxed), 0, "nobody waits for work that was promised");
+        assert_eq!(WARNINGS.words(), [""; 0], "nobody waits for work that was promised");
         fill(&mut writer);
-        let before = LISTENER.1.load(Ordering::Relaxed);
+        let before = WARNINGS.words().len();
         let second = Duration::from_secs(1);
         writer.send_within(&[0; 500], second).expect_err("it is full");
-        let warnings = LISTENER.1.load(Ordering::Relaxed) - before;
-        assert!((3..=10).contains(&warnings), "{warnings} in {second:?}");
-        let words = LISTENER.0.lock().expect("nobody panics with the lock").clone();
+        let warnings = WARNINGS.words().split_off(before);
+        assert!((3..=10).contains(&warnings.len()), "{warnings:?} in {second:?}");
         let sent = writer.messages();
         let expected = format!("rank 0 (pid {}, alive, behind by {sent} messages", std::process::id());
-        assert!(words.contains(&expected), "{words}");
+        assert!(warnings.iter().all(|words| words.contains(&expected)), "{warnings:?}");
+    });
+}
+
+#[test]
+fn a_reader_that_waits_for_the_others_says_so_in_the_log() {
+    static WARNINGS: Warnings = Warnings::new();
+    tracing::subscriber::with_default(&WARNINGS, || {
+        let writer = Writer::builder().readers(2).create().expect("a queue");
+        let mut reader = Reader::open(writer.handle(), 0).expect("the writer is here");
+        reader.set_warn_interval(Duration::from_millis(50));
+        let late = reader.wait_until_ready(Duration::from_millis(500)).expect_err("one never comes");
+        assert!(
+            matches!(late, Error::Timeout { waited, .. } if waited >= Duration::from_millis(500)),
+            "{late}"
+        );
+        let warnings = WARNINGS.words();
+        assert!((2..=9).contains(&warnings.len()), "{warnings:?}");
+        let is_one = |words: &String| {
+            words.starts_with("wait_until_ready has waited for") && words.contains("the writer, rank 0")
+        };
+        assert!(warnings.iter().all(is_one), "{warnings:?}");
     });
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use unisono::queue::{Error, Presence, Reader, WaitedFor, WhenGone, Writer};
 
 use crate::common::{self, PATIENCE, ended_in, processes};
+use crate::faults::log::Warnings;
 use crate::faults::{note, reported, told};
 use crate::harness;
 use crate::machines::Machines;
@@ -125,6 +126,53 @@ pub(crate) fn a_stopped_reader_is_lost_within_seconds_and_told_when_it_goes_on()
     ranks.resume(1);
     let reader = ended_in(&ranks.wait_for_report(1, "ended", PATIENCE));
     assert!(["LinkLost", "PeerLeft"].contains(&reader.kind.as_str()), "{}", reader.text);
+    ranks.all_succeed(PATIENCE);
+}
+
+const LONG: usize = 4 << 20;
+
+/// Process: 0 writes one long message; 1 waits for it over a slow network, and looks at what is said of that.
+pub(crate) fn wait_for_a_long_message() {
+    if common::own_number() == 0 {
+        let mut writer = builder().create().expect("a queue");
+        common::publish(&writer);
+        writer.wait_until_ready(PATIENCE).expect("it comes");
+        harness::wait_for_go();
+        writer.send_within(&vec![1; LONG], PATIENCE).expect("there is room");
+        return;
+    }
+    static WARNINGS: Warnings = Warnings::new();
+    tracing::subscriber::set_global_default(&WARNINGS).expect("it is the first");
+    let mut reader = common::open(0);
+    reader.set_warn_interval(Duration::from_millis(200));
+    let idle = reader.recv_within(Duration::from_secs(1)).expect_err("nothing was sent");
+    assert_eq!(WARNINGS.words(), [""; 0], "nobody waits for work that was promised");
+    let address = reader.handle().remote_address().expect("it has one").to_string();
+    assert!(
+        idle.to_string().contains(&format!(" at {address}, alive, 0 messages so far, last step ")),
+        "{idle}"
+    );
+    harness::report("idle", "yes");
+    assert_eq!(reader.recv_within(PATIENCE).expect("it comes").len(), LONG);
+    let warnings = WARNINGS.words();
+    assert!(warnings.len() >= 2, "{warnings:?}");
+    for words in warnings {
+        assert!(words.starts_with("recv has waited for ") && words.contains(&address), "{words}");
+        assert!(
+            words.contains("of the next message ") && words.contains(&format!(" of {LONG} bytes")),
+            "{words}"
+        );
+    }
+}
+
+pub(crate) fn a_message_that_comes_slowly_is_explained_in_the_log_and_idleness_is_not() {
+    let machines = Machines::new(2);
+    machines.slow_down(1, 10); // It takes more than three seconds.
+    let (builder, _directory) = processes("wait_for_a_long_message", 1);
+    let builder = builder.wrapped(0, &machines.on(0)).wrapped(1, &machines.on(1));
+    let mut ranks = builder.env("CONNECT_IP", &machines.ipv4(0).to_string()).start();
+    ranks.wait_for_report(1, "idle", PATIENCE);
+    ranks.go(0);
     ranks.all_succeed(PATIENCE);
 }
 

@@ -34,7 +34,7 @@ const SCENARIOS: &[harness::Named] = named! {
     lost::{lose_a_reader_and_get_another}
     steps::{exchange_while_somebody_dies, leave_while_somebody_comes_in}
     relays::{work_through_a_relay, come_with_another_key}
-    links::{work_until_the_link_is_lost, be_slow, take_the_rank_of_the_lost, wait_for_nothing}
+    links::{work_until_the_link_is_lost, be_slow, wait_for_a_long_message, take_the_rank_of_the_lost, wait_for_nothing}
 };
 
 const PROMISES: &[harness::Named] = named! {
@@ -71,6 +71,7 @@ const PROMISES: &[harness::Named] = named! {
     relays::{a_reset_connection_is_told_at_once_on_both_sides, a_wrong_key_is_refused_between_machines}
     links::{
         a_link_that_goes_down_is_told_within_seconds_on_both_sides,
+        a_message_that_comes_slowly_is_explained_in_the_log_and_idleness_is_not,
         a_rank_whose_reader_cannot_be_reached_is_had_as_soon_as_that_is_noticed,
         a_slow_reader_is_waited_for_and_named_and_loses_nothing,
         a_stopped_reader_is_lost_within_seconds_and_told_when_it_goes_on,

@@ -49,6 +49,8 @@ pub(crate) fn time_outs_are_exact_and_name_who_was_waited_for() {
         matches!(&empty, Error::Timeout { waited_for: WaitedFor::Writer { pid: found, .. }, .. } if *found == pid),
         "{empty}"
     );
+    let address = writer.handle().remote_address().expect("it has one");
+    assert!(empty.to_string().contains(&format!("(pid {pid} at {address}, alive, 0 messages")), "{empty}");
     let start = Instant::now();
     assert!(matches!(reader.recv_within(Duration::ZERO), Err(Error::Timeout { .. })), "a poll looks once");
     assert!(start.elapsed() < SLACK);

@@ -3,17 +3,20 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use unisono_remote::{End, Error as RemoteError, Found, Key, Rouser, Subscriber, SubscriberConfig};
+use unisono_remote::{End, Error as RemoteError, Found, Key, Progress, Rouser, Subscriber, SubscriberConfig};
 
+use crate::queue::builder::WARN_INTERVAL;
 use crate::queue::error::{Error, Result, Role, WaitedFor};
 use crate::queue::handle::{Elsewhere, Handle};
-use crate::queue::wait::Ends;
+use crate::queue::wait::{Due, Ends, Patience};
 
 /// What a reader elsewhere has.
 #[derive(Debug)]
 pub(in crate::queue) struct Far {
     subscriber: Subscriber,
     ends: Arc<Ends>,
+    queue: String,
+    warn_interval: Duration,
     writer_rank: usize,
     /// Where the writer is.
     address: String,
@@ -53,8 +56,13 @@ impl Far {
             RemoteError::Taken { pid, .. } => Error::RankTaken { rank, pid },
             other => Error::Meeting { queue: handle.name(), problem: other.to_string() },
         })?;
-        let (ends, writer_rank) = (Arc::default(), handle.writer_rank());
-        Ok(Far { subscriber, ends, writer_rank, address: address.to_string() })
+        let (ends, queue, writer_rank) = (Arc::default(), handle.name(), handle.writer_rank());
+        let (warn_interval, address) = (WARN_INTERVAL, address.to_string());
+        Ok(Far { subscriber, ends, queue, warn_interval, writer_rank, address })
+    }
+
+    pub(in crate::queue) fn set_warn_interval(&mut self, interval: Duration) {
+        self.warn_interval = interval;
     }
 
     pub(in crate::queue) fn control(&self) -> FarControl {
@@ -67,7 +75,11 @@ impl Far {
         operation: &'static str,
         timeout: Option<Duration>,
     ) -> Result<Vec<u8>> {
-        self.wait(operation, |subscriber, is_over| subscriber.wait(timeout, is_over))
+        // That nothing is sent is no wonder; that the rest of a message does not come is one.
+        let is_owed = |so_far: &Progress| so_far.message_begun.is_some();
+        self.wait(operation, timeout, is_owed, |subscriber, limit, is_over| {
+            subscriber.wait(Some(limit), is_over)
+        })
     }
 
     pub(in crate::queue) fn wait_until_ready(
@@ -75,28 +87,64 @@ impl Far {
         operation: &'static str,
         timeout: Option<Duration>,
     ) -> Result<()> {
-        let wait = |subscriber: &Subscriber, is_over: &dyn Fn() -> bool| {
-            subscriber.wait_until_complete(timeout, is_over)
+        let wait = |subscriber: &Subscriber, limit, is_over: &dyn Fn() -> bool| {
+            subscriber.wait_until_complete(Some(limit), is_over)
         };
-        self.wait(operation, wait).map(drop)
+        self.wait(operation, timeout, |_| true, wait).map(drop)
     }
 
+    /// Wait, and say so in the log if that takes long and `is_owed` says that what has come so far makes more be expected.
     fn wait(
         &self,
         operation: &'static str,
-        wait: impl Fn(&Subscriber, &dyn Fn() -> bool) -> Found,
+        timeout: Option<Duration>,
+        is_owed: impl Fn(&Progress) -> bool,
+        wait: impl Fn(&Subscriber, Duration, &dyn Fn() -> bool) -> Found,
     ) -> Result<Vec<u8>> {
-        let (begun, start) = (self.ends.begin(), Instant::now());
-        let (rank, pid) = (self.writer_rank, self.subscriber.publisher_pid());
-        match wait(&self.subscriber, &|| self.ends.check(begun, operation).is_err()) {
-            Found::Message(bytes) => Ok(bytes),
-            Found::End(end) => Err(self.end(&end)),
-            Found::Nothing => {
-                let messages = self.subscriber.arrived();
-                let waited_for = WaitedFor::Writer { rank, pid, messages };
-                Err(Error::Timeout { operation, waited: start.elapsed(), waited_for })
+        let begun = self.ends.begin();
+        let mut patience = Patience::new(timeout, self.warn_interval);
+        loop {
+            let is_over = || self.ends.check(begun, operation).is_err();
+            match wait(&self.subscriber, patience.limit(), &is_over) {
+                Found::Message(bytes) => return Ok(bytes),
+                Found::End(end) => return Err(self.end(&end)),
+                Found::Over => {
+                    return self.ends.check(begun, operation).and(Err(Error::Cancelled { operation }));
+                }
+                Found::Nothing => {}
             }
-            Found::Over => self.ends.check(begun, operation).and(Err(Error::Cancelled { operation })),
+            match patience.due() {
+                Due::Nothing => {}
+                Due::Warning(waited) => {
+                    let so_far = self.subscriber.progress();
+                    if is_owed(&so_far) {
+                        self.warn(operation, waited, &so_far);
+                    }
+                }
+                Due::Error(waited) => {
+                    let waited_for = self.writer(&self.subscriber.progress());
+                    return Err(Error::Timeout { operation, waited, waited_for });
+                }
+            }
+        }
+    }
+
+    fn warn(&self, operation: &'static str, waited: Duration, so_far: &Progress) {
+        let (writer, begun) = (self.writer(so_far), so_far.message_begun);
+        let rest = begun.map_or(String::new(), |(here, of)| {
+            format!(", of the next message {here} of {of} bytes have come")
+        });
+        tracing::warn!(queue = self.queue, "{operation} has waited for {waited:.0?}: {writer}{rest}");
+    }
+
+    /// The writer, as one that is waited for.
+    fn writer(&self, so_far: &Progress) -> WaitedFor {
+        WaitedFor::Writer {
+            rank: self.writer_rank,
+            pid: self.subscriber.publisher_pid(),
+            messages: so_far.messages,
+            address: Some(self.address.clone()),
+            last_step: Some(so_far.last_arrival.elapsed()),
         }
     }
 
