@@ -66,10 +66,11 @@ impl<Message: Language> Asked<Message> {
             Ok(connection) => connection,
             // Its queue is full: too many ask, or it has been stopped for long. Who it is cannot be seen.
             Err(error @ SocketError::TimedOut { .. }) => {
-                let credentials = Credentials { pid: 0, uid, gid: 0 };
-                let problem = Some(format!("cannot be asked: {error}"));
-                let answer = Answer { credentials, address, messages: Vec::new(), problem };
-                return Some(Asked { connection: None, answer });
+                return Some(Asked::never(address, uid, format!("cannot be asked: {error}")));
+            }
+            // This process may not open that many: somebody is there, and is not to be hidden by that.
+            Err(SocketError::Os(error)) if error.is_exhausted() => {
+                return Some(Asked::never(address, uid, format!("cannot be asked: {error}")));
             }
             Err(_) => return None,
         };
@@ -81,6 +82,13 @@ impl<Message: Language> Asked<Message> {
             asked.give_up(error.to_string());
         }
         Some(asked)
+    }
+
+    /// Somebody who could not be asked, and why.
+    fn never(address: Address, uid: u32, problem: String) -> Self {
+        let credentials = Credentials { pid: 0, uid, gid: 0 };
+        let answer = Answer { credentials, address, messages: Vec::new(), problem: Some(problem) };
+        Asked { connection: None, answer }
     }
 
     /// Hear what there is.

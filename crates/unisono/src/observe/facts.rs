@@ -180,7 +180,7 @@ pub struct LastCall {
     pub finished: bool,
 }
 
-/// Somebody who listens as a queue or a rank would, and does not answer.
+/// Somebody who listens as a queue or a rank would, and does not answer or could not be asked.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct Silent {

@@ -93,6 +93,10 @@ fn socket_files(directory: &Path) -> Result<Vec<(Kind, String, Address)>> {
 fn silent<Message>(answer: &Answer<Message>) -> Option<Silent> {
     let process = ProcessFacts::of(answer.credentials.pid, true);
     let problem = match &answer.problem {
+        // Whoever made the socket is not there, and still somebody keeps it open.
+        Some(_) if process.state == Process::Ended => {
+            "has ended, and a process forked from it keeps its socket open".to_string()
+        }
         Some(problem) => problem.clone(),
         None if process.state == Process::Ended => return None,
         None => "did not answer what was asked: is it another version of unisono?".to_string(),

@@ -15,7 +15,7 @@ const SCENARIOS: &[harness::Named] = named! {
     queues::{write_or_read_some}
     communicators::{barrier_until_told, split_and_leave, meet_and_stay}
     disturbance::{add_up_until_a_death, exchange_until_told}
-    strangers::{look_as_another_user}
+    strangers::{look_as_another_user, leave_a_forked_child, look_with_few_descriptors}
 };
 
 const PROMISES: &[harness::Named] = named! {
@@ -32,7 +32,11 @@ const PROMISES: &[harness::Named] = named! {
         a_flood_at_the_sockets_of_ranks_holds_up_neither_calls_nor_the_news_of_a_death,
         a_flood_at_the_socket_of_a_queue_does_not_hold_it_up,
     }
-    strangers::{another_user_sees_nothing}
+    strangers::{
+        another_user_sees_nothing,
+        a_forked_child_that_outlives_the_dead_is_told_as_that,
+        whoever_cannot_be_asked_for_want_of_descriptors_is_told_of,
+    }
 };
 
 fn main() {

@@ -48,6 +48,47 @@ pub(crate) fn look_as_another_user() {
     harness::report("answers", &format!("{:?}", ask_everybody(parent)));
 }
 
+/// Process: a writer that forks a child, which keeps its sockets open, and is killed.
+pub(crate) fn leave_a_forked_child() {
+    let writer = Writer::builder().create().expect("a queue");
+    let child = system::fork_sleeping_child();
+    harness::report("child", &format!("{child} {}", writer.handle().name()));
+    harness::wait_for_go();
+    harness::kill_myself();
+}
+
+pub(crate) fn a_forked_child_that_outlives_the_dead_is_told_as_that() {
+    let mut ranks = Ranks::of("leave_a_forked_child", 1).start();
+    let pid = ranks.pid(0);
+    let told = ranks.wait_for_report(0, "child", PATIENCE);
+    let (child, name) = told.split_once(' ').expect("two words");
+    ranks.go(0);
+    ranks.wait_others(&[], PATIENCE);
+    let listing = observe::list(None).expect("one may look");
+    assert!(listing.queues.iter().all(|queue| queue.name != name));
+    let silent = listing.silent.iter().find(|silent| silent.process.pid == pid).expect("it is told of");
+    assert!(silent.address.contains(name) && silent.problem.contains("forked"), "{silent:?}");
+    let child = child.parse().expect("a number");
+    unisono_os::process::kill(child, unisono_os::process::Signal::Kill).expect("it is there");
+}
+
+/// Process: make queues, and look with so few descriptors that not all can be asked.
+pub(crate) fn look_with_few_descriptors() {
+    let queues: Vec<Writer> = (0..8).map(|_| Writer::builder().create().expect("a queue")).collect();
+    let is_own = |name: &str| queues.iter().any(|queue| name.contains(&queue.handle().name()));
+    let taken = system::take_descriptors(8);
+    let listing = observe::list(None).expect("one may look");
+    drop(taken);
+    let answered = listing.queues.iter().filter(|queue| is_own(&queue.name)).count();
+    let silent: Vec<_> = listing.silent.iter().filter(|silent| is_own(&silent.address)).collect();
+    assert!(silent.iter().all(|silent| silent.problem.contains("Too many open files")), "{silent:?}");
+    assert!(silent.len() >= 2 && answered + silent.len() == queues.len(), "{answered} answered, {silent:?}");
+}
+
+pub(crate) fn whoever_cannot_be_asked_for_want_of_descriptors_is_told_of() {
+    Ranks::start("look_with_few_descriptors", 1).all_succeed(PATIENCE);
+}
+
 pub(crate) fn another_user_sees_nothing() {
     needs_root();
     let own = std::process::id();
