@@ -138,7 +138,7 @@ pub(crate) fn come_with_another_key() {
         harness::wait_for_go();
         let mut reader = Reader::open(&handle, 0).expect("the key is the queue's");
         assert_eq!(reader.recv_within(PATIENCE).expect("it was sent").to_vec(), b"for the key's holder");
-        return;
+        return drop(reader.recv_within(PATIENCE).expect_err("the writer leaves"));
     }
     let ip = told("CONNECT_IP").parse().expect("an address");
     let builder = Writer::builder().readers(0).remote_readers([0]).connect_ip(ip);

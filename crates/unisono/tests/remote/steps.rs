@@ -36,16 +36,16 @@ pub(crate) fn exchange_while_somebody_dies() {
     let mut expected = None;
     let end = loop {
         let message = match reader.recv_within(PATIENCE) {
-            Ok(message) => message.to_vec(),
+            Ok(message) => message,
             Err(error) => break error,
         };
-        let Some(number) = is_number(&message) else { continue };
+        let Some(number) = is_number(&message.to_vec()) else { continue };
         assert!(expected.is_none_or(|expected| number == expected), "{number} in place of {expected:?}");
         if expected.is_none() {
             harness::report("first", &number.to_string());
         }
         expected = Some(number + 1);
-        harness::report("last", &number.to_string());
+        harness::report("last", &number.to_string()); // Before it is finished.
     };
     common::tell(&end);
 }
