@@ -131,6 +131,8 @@ pub const RECORD_ALIGNMENT: u64 = 8;
 /// The contents of larger records begin at a cache line.
 const LINE: u64 = 64;
 const LARGE: u64 = 256;
+/// Where in a head the last six bits of the message's number are.
+const NUMBER_AT: u32 = 58;
 
 /// Where the contents of a message are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -180,20 +182,27 @@ impl Record {
         false
     }
 
-    /// The head, as it stands in the ring.
+    /// The head, as it stands in the ring; with the last bits of the message's number, for whoever nearly knows it.
     #[inline]
-    pub const fn pack(self) -> u64 {
+    pub const fn pack(self, number: u64) -> u64 {
         let kind = match self.kind {
             Kind::Inline => 1,
             Kind::Elsewhere => 2,
         };
-        (kind << 56) | (self.padding << 48) | self.bytes
+        (number << NUMBER_AT) | (kind << 56) | (self.padding << 48) | self.bytes
+    }
+
+    /// The number of the message in the record with this head: the one next to `guess` that ends as the head says.
+    pub const fn number(head: u64, guess: u64) -> u64 {
+        // How much further round it is, in bits that count from the top; as a signed number it is the shorter way.
+        let further = (head >> NUMBER_AT << NUMBER_AT).wrapping_sub(guess << NUMBER_AT);
+        guess.wrapping_add_signed(further.cast_signed() >> NUMBER_AT)
     }
 
     /// The record whose head this is, if it is one and ends within `available` bytes of its beginning.
     #[inline]
     pub const fn unpack(head: u64, available: u64) -> Option<Self> {
-        let kind = match head >> 56 {
+        let kind = match (head >> 56) & 3 {
             1 => Kind::Inline,
             2 => Kind::Elsewhere,
             _ => return None,
@@ -226,8 +235,13 @@ mod tests {
         for bytes in [0, 1, 7, 8, 9, 64, 255, 256, 257, 4096, 1 << 30, Record::BYTES] {
             for position in (0..256).step_by(8) {
                 let record = Record::at(position, Kind::Inline, bytes);
-                assert_eq!(Record::unpack(record.pack(), record.len()), Some(record));
-                assert_eq!(Record::unpack(record.pack(), record.len() - 1), None);
+                let number = position * 7 + bytes;
+                let head = record.pack(number);
+                assert_eq!(Record::unpack(head, record.len()), Some(record));
+                assert_eq!(Record::unpack(head, record.len() - 1), None);
+                for guess in number.saturating_sub(31)..number + 32 {
+                    assert_eq!(Record::number(head, guess), number, "guessed {guess}");
+                }
                 assert!(record.len() >= bytes + RECORD_HEAD && record.len() < bytes + RECORD_HEAD + 72);
                 assert!(record.len().is_multiple_of(RECORD_ALIGNMENT));
                 if bytes >= LARGE {

@@ -102,6 +102,11 @@ impl Subscriber {
         self.inbox.put_back(message);
     }
 
+    /// How many messages are finished, those before this subscriber's first included.
+    pub fn finished(&self) -> u64 {
+        self.inbox.finished()
+    }
+
     /// The first message that was not finished is.
     pub fn finish_one(&self) {
         self.inbox.finish_one();

@@ -51,6 +51,16 @@ impl<'r> Message<'r> {
         }
     }
 
+    /// Its number, the same for every reader, here and elsewhere: the queue's first message is 0.
+    pub fn number(&self) -> u64 {
+        match &self.body {
+            // A forked child does not have the ring.
+            Body::InPlace { .. } if self.born.crossed_fork() => 0,
+            Body::InPlace { near, .. } => near.number(),
+            Body::Arrived { far, .. } => far.number(),
+        }
+    }
+
     /// Its length in bytes.
     #[inline]
     pub fn len(&self) -> usize {

@@ -120,6 +120,12 @@ impl Near {
         self.line.writer.data(self.position + record.contents(), record.bytes).as_source()
     }
 
+    /// The number of the message at the position. Where this reader began was counted by one who could not tell whether the writer
+    /// was in between two messages.
+    pub(super) fn number(&self) -> u64 {
+        Record::number(self.line.writer.record_head(self.position), self.messages)
+    }
+
     /// The record at the position, bounded by what is published.
     #[inline]
     fn record(&self) -> Result<Record> {

@@ -293,7 +293,7 @@ impl Writer {
     #[inline]
     pub(super) fn publish(&mut self, record: Record) {
         let memory = &self.hall.memory;
-        memory.set_record_head(self.head, record.pack());
+        memory.set_record_head(self.head, record.pack(self.messages));
         self.head += record.len();
         self.messages += 1;
         if self.limits.max_chunks.is_some() {

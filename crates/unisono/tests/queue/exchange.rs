@@ -103,7 +103,7 @@ pub(crate) fn exchange_random_messages() {
     let mut reader = common::open(me - 1);
     for index in 0..count {
         let message = reader.recv().unwrap_or_else(|error| panic!("message {index}: {error}"));
-        assert_eq!(message.len(), length_of(index), "message {index}");
+        assert_eq!((message.len(), message.number()), (length_of(index), index), "message {index}");
         assert_is(&message, index, &mut buffer);
         drop(message);
         dawdle(&mut dice);

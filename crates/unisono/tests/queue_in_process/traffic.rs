@@ -38,7 +38,14 @@ fn read_in_order(reader: &mut Reader, most: u64) -> (u64, u64) {
     let mut first = 0;
     for _ in 0..most {
         let number = match reader.recv_within(PATIENCE) {
-            Ok(message) => number_of(&message.to_vec()),
+            Ok(message) => {
+                assert_eq!(
+                    message.number(),
+                    number_of(&message.to_vec()),
+                    "also where somebody came just now"
+                );
+                message.number()
+            }
             Err(Error::PeerLeft { .. }) => break,
             Err(error) => panic!("after {next:?}: {error}"),
         };

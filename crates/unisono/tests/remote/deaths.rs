@@ -112,8 +112,10 @@ pub(crate) fn go_on_or_await() {
     let mut reader = common::open(0);
     let mut expected: Option<u64> = (me == 1).then_some(0);
     for count in 0..500 {
-        let message = reader.recv_within(PATIENCE).expect("it goes on").to_vec();
-        let number = u64::from_le_bytes(message.try_into().expect("a number"));
+        let message = reader.recv_within(PATIENCE).expect("it goes on");
+        let number = u64::from_le_bytes(message.to_vec().try_into().expect("a number"));
+        assert_eq!(message.number(), number);
+        drop(message);
         if count == 0 {
             harness::report("first", &number.to_string());
         }

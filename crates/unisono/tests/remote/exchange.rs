@@ -41,7 +41,7 @@ fn take_all(reader: &mut Reader, count: u64, longest: u64) {
         let message = reader.recv_within(PATIENCE).unwrap_or_else(|error| panic!("message {index}: {error}"));
         expected.resize(length_of(index, longest), 0);
         fill(&mut expected, index);
-        assert!(message.to_vec() == expected, "message {index}");
+        assert!(message.to_vec() == expected && message.number() == index, "message {index}");
         drop(message);
         if dice.below(1000) == 0 {
             std::thread::sleep(Duration::from_millis(dice.below(20)));

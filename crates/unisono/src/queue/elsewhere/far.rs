@@ -152,6 +152,11 @@ impl Far {
         self.subscriber.put_back(message);
     }
 
+    /// The number of the message that was taken.
+    pub(in crate::queue) fn number(&self) -> u64 {
+        self.subscriber.finished()
+    }
+
     /// The message that was taken is read.
     pub(in crate::queue) fn finish(&mut self) {
         self.subscriber.finish_one();

@@ -119,6 +119,10 @@ impl Far {
         match self.0 {}
     }
 
+    pub(in crate::queue) fn number(&self) -> u64 {
+        match self.0 {}
+    }
+
     pub(in crate::queue) fn finish(&mut self) {
         match self.0 {}
     }
