@@ -25,6 +25,7 @@
 //! | [`features`] | which newer kernel features are there |
 //! | [`thread`], [`process`], [`clock`] | signals, names, priorities, time |
 //! | [`fault`] | points at which a test kills its process |
+//! | [`seldom`] | what happens often is told now and then |
 //!
 //! Every newer kernel feature is probed once and has its fall-back behind the same function;
 //! [`features::probe`] lists them.
@@ -70,6 +71,7 @@ pub mod poll;
 pub mod process;
 pub mod random;
 pub mod robust;
+pub mod seldom;
 pub mod socket;
 pub mod thread;
 

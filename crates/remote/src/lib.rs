@@ -59,6 +59,7 @@ mod publisher;
 mod receiver;
 mod roster;
 mod service;
+mod state;
 mod subscriber;
 mod word;
 
@@ -68,7 +69,7 @@ pub use inbox::{End, Found, Progress};
 pub use key::{Key, TAG_BYTES};
 pub use link::own_ip;
 pub use publisher::{Config as PublisherConfig, Publisher, Unfinished};
-pub use roster::{Leftovers, Presence, ReaderState, Why};
+pub use state::{Leftovers, Presence, ReaderState, Why};
 pub use subscriber::{Config as SubscriberConfig, Rouser, Subscriber};
 
 /// Start a thread that runs no signal handler of the program that it lives in.

@@ -16,8 +16,9 @@ use unisono_os::poll::Waker;
 use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::link;
-use crate::roster::{Leftovers, ReaderState, Roster};
+use crate::roster::Roster;
 use crate::service::Service;
+use crate::state::{Leftovers, ReaderState};
 
 /// What a publisher is to be.
 #[derive(Clone, Debug)]

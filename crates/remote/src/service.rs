@@ -8,13 +8,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use unisono_os::fault;
+use unisono_os::seldom::Seldom;
 
 use crate::frame::{self, Header, Kind};
 use crate::key::random;
 use crate::link;
 use crate::manual;
 use crate::publisher::Shared;
-use crate::roster::{Refusal, Welcome, Why};
+use crate::roster::{Refusal, Welcome};
+use crate::state::Why;
 use crate::word::{self, Session, Word};
 
 /// So many may have said hello and not yet joined; who comes first is forgotten first, and says hello again.
@@ -26,6 +28,9 @@ const MOST_WORDS_AT_ONCE: usize = 256;
 /// fall silent and the hello can be said again; but not all the time, whoever says it.
 const QUIET_FOR: Duration = Duration::from_millis(250);
 const QUIET_AGAIN_AFTER: Duration = Duration::from_millis(500);
+
+/// How often it is said in the log that somebody does not have the key.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 
 /// The first byte of what an XPUB socket receives.
 const UNSUBSCRIBED: u8 = 0;
@@ -43,6 +48,8 @@ pub(crate) struct Service {
     socket: zmq::Socket,
     shared: Arc<Shared>,
     strangers: VecDeque<Stranger>,
+    /// Joins that were not signed with the queue's key: anybody in the network may say one.
+    unsigned: Seldom,
     /// When it was last decided to be quiet.
     quiet_since: Option<Instant>,
     /// Ends after the socket.
@@ -51,7 +58,8 @@ pub(crate) struct Service {
 
 impl Service {
     pub(crate) fn new(context: zmq::Context, socket: zmq::Socket, shared: Arc<Shared>) -> Service {
-        Service { socket, shared, strangers: VecDeque::new(), quiet_since: None, _context: context }
+        let (strangers, unsigned) = (VecDeque::new(), Seldom::every(COMPLAIN_EVERY));
+        Service { socket, shared, strangers, unsigned, quiet_since: None, _context: context }
     }
 
     /// The thread's life, until everybody has everything after the end, or may not take longer.
@@ -171,7 +179,14 @@ impl Service {
         let Some(Stranger { challenge, .. }) = self.strangers.remove(at) else { return Ok(false) };
         let config = &self.shared.config;
         if !Word::is_signed(word, &config.key, config.nonce, challenge) {
-            tracing::warn!(rank, address, "a reader was turned away: it does not have the queue's key");
+            if let Some(times) = self.unsigned.note(Instant::now()) {
+                tracing::warn!(
+                    rank,
+                    address,
+                    times,
+                    "a reader was turned away: it does not have the queue's key"
+                );
+            }
             return Ok(false);
         }
         fault::reach("heard join");
@@ -286,7 +301,7 @@ mod tests {
     use super::*;
     use crate::key::Key;
     use crate::publisher::Config;
-    use crate::roster::Leftovers;
+    use crate::state::Leftovers;
 
     /// A publisher whose socket takes next to nothing, moved by hand, and its only reader, which has its words said.
     struct Stage {

@@ -16,7 +16,7 @@ use unisono_os::{clock, futex};
 use unisono_protocol::{Bell, Futex, ring};
 
 use super::elsewhere::Outlet;
-use super::error::{Error, Presence, ReaderStatus};
+use super::error::{Presence, ReaderStatus};
 use super::guest::{Departure, Guest, Occupant, Why};
 use super::memory::WriterMemory;
 use super::pool::Housing;
@@ -70,7 +70,7 @@ pub(super) struct Hall {
     seats: Mutex<Vec<Seat>>,
     /// Those who left messages behind that nobody else will read, and of whom the writer does not know, since their ranks were
     /// taken anew. Taken after the lock of the seats, never before.
-    lost: Mutex<VecDeque<Departure>>,
+    pub(super) lost: Mutex<VecDeque<Departure>>,
     /// The homes of large messages that every reader is to know. Taken after the lock of the seats, never before.
     homes: Mutex<Vec<Arc<Housing>>>,
     /// Moves with every change of the seats.
@@ -157,39 +157,6 @@ impl Hall {
         view.is_troubled |= !self.lost.lock().is_empty();
         view.is_troubled |= self.outlet.as_ref().is_some_and(Outlet::is_troubled);
         view
-    }
-
-    fn fails_without(&self, departure: &Departure) -> bool {
-        self.policy != WhenGone::GoOn && departure.resume.is_none()
-    }
-
-    /// Why sending fails, if it does, for the writer to be told: it knows then that what it has sent so far may not have been
-    /// read under that rank. Those whose ranks were taken anew are told of once, and first.
-    pub(super) fn take_trouble(&self, seats: &mut [Seat]) -> Option<Error> {
-        if let Some(departure) = self.lost.lock().pop_front() {
-            self.announce();
-            return Some(departure.error());
-        }
-        let gone = seats.iter_mut().find_map(|seat| match &mut seat.occupant {
-            Occupant::Gone(departure) if self.fails_without(departure) => Some(departure),
-            _ => None,
-        });
-        if let Some(departure) = gone {
-            departure.settled = self.stand().0; // Exactly: it is the writer who asks.
-            return Some(departure.error());
-        }
-        let elsewhere = self.outlet.as_ref().and_then(Outlet::take_trouble);
-        elsewhere.inspect(|_| self.announce())
-    }
-
-    /// Somebody takes the seat anew and begins at `position`: what lies between that and where its last guest stood is lost to
-    /// it, which the writer is to hear.
-    pub(super) fn settle(&self, seat: &mut Seat, position: u64) {
-        let Occupant::Gone(departure) = &mut seat.occupant else { return };
-        if self.fails_without(departure) && departure.settled < position {
-            self.lost.lock().push_back(departure.clone());
-            departure.settled = position;
-        }
     }
 
     /// A reader is not there any more. Told once; later news of the same reader is none.

@@ -38,6 +38,7 @@ mod porch;
 mod reader;
 mod room;
 mod slot;
+mod trouble;
 mod wait;
 mod writer;
 

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use unisono_os::process;
+use unisono_os::seldom::Seldom;
 use unisono_os::socket::{Connection, Listener};
 
 use super::messages::{self, Message, Refusal};
@@ -40,32 +41,13 @@ pub(super) struct Porch {
     rests_until: Option<Instant>,
     /// How many of other users were turned away since then.
     others: (Instant, usize),
-    turned_away: Complaint,
-    cannot_let_in: Complaint,
-}
-
-/// Something that may happen very often, and is to be told now and then.
-#[derive(Debug, Default)]
-struct Complaint {
-    told: Option<Instant>,
-    untold: u64,
-}
-
-impl Complaint {
-    /// It has happened: how often since it was told, if it is to be told now.
-    fn note(&mut self, now: Instant) -> Option<u64> {
-        self.untold += 1;
-        if self.told.is_some_and(|told| now < told + COMPLAIN_EVERY) {
-            return None;
-        }
-        self.told = Some(now);
-        Some(std::mem::take(&mut self.untold))
-    }
+    turned_away: Seldom,
+    cannot_let_in: Seldom,
 }
 
 impl Porch {
     pub(super) fn new(doors: Vec<Listener>, queue: String) -> Porch {
-        let (turned_away, cannot_let_in) = (Complaint::default(), Complaint::default());
+        let (turned_away, cannot_let_in) = (Seldom::every(COMPLAIN_EVERY), Seldom::every(COMPLAIN_EVERY));
         let (strangers, others) = (Vec::new(), (Instant::now(), 0));
         Porch { queue, doors, strangers, rests_until: None, others, turned_away, cannot_let_in }
     }
@@ -162,19 +144,5 @@ impl Porch {
         // If it has gone by now, nobody needs the answer.
         let _ = messages::send(stranger, &Message::Refused(refusal), &[], Some(now));
         false
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_happens_all_the_time_is_told_now_and_then() {
-        let (mut complaint, now) = (Complaint::default(), Instant::now());
-        assert_eq!(complaint.note(now), Some(1));
-        assert!((0..99).all(|_| complaint.note(now).is_none()));
-        assert_eq!(complaint.note(now + COMPLAIN_EVERY), Some(100));
-        assert_eq!(complaint.note(now + COMPLAIN_EVERY), None);
     }
 }

@@ -5,7 +5,7 @@ use unisono::queue::WhenGone;
 use crate::common::{self, PATIENCE, ended_in, processes};
 use crate::faults::told;
 use crate::harness::{self, Outcome};
-use crate::{LOST_WHEN_KILLED, one_reader};
+use crate::{LOST_WHEN_KILLED, NOT_YET_READY, one_reader};
 
 const SENT_BEFORE: u8 = 3;
 
@@ -82,4 +82,67 @@ pub(crate) fn a_reader_gone_with_messages_unread_is_named_once_though_its_rank_i
     // Of nobody is told where nothing was lost, or where the queue goes on whatever happens.
     assert_eq!(told_to_the_writer("all read", "fail"), [""; 0]);
     assert_eq!(told_to_the_writer("killed", "go on"), [""; 0]);
+}
+
+/// Process: 0 writes; 1 reads all and leaves; 2 is stopped before it is ready; 3 takes the rank after that.
+pub(crate) fn lose_messages_to_one_who_never_was_ready() {
+    match common::own_number() {
+        0 => {
+            let mut writer = one_reader().create().expect("a queue");
+            common::publish(&writer);
+            writer.wait_until_ready(PATIENCE).expect("it comes");
+            writer.send(b"read").expect("it is there");
+            harness::wait_for_go();
+            let error = loop {
+                // Until it has heard that the reader has left.
+                let Err(error) = writer.wait_until_ready(Some(std::time::Duration::ZERO)) else { continue };
+                break error;
+            };
+            common::tell(&error);
+            harness::wait_for_go();
+            writer.send_within(b"lost", PATIENCE).expect("somebody comes");
+            harness::report("lost", "one");
+            harness::wait_for_go();
+            while let Err(error) = writer.send_within(b"after", PATIENCE) {
+                common::tell(&error);
+            }
+        }
+        1 => {
+            let mut reader = common::open(0);
+            assert_eq!(reader.recv_within(PATIENCE).expect("it was sent").to_vec(), b"read");
+        }
+        _ => {
+            harness::wait_for_go();
+            let mut reader = common::open(0);
+            harness::report("open", "yes");
+            assert_eq!(reader.recv_within(PATIENCE).expect("it is sent").to_vec(), b"after");
+        }
+    }
+}
+
+pub(crate) fn what_is_sent_while_one_comes_that_never_is_ready_is_not_lost_in_silence() {
+    let (builder, _directory) = processes("lose_messages_to_one_who_never_was_ready", 3);
+    let mut ranks = builder.env_for(2, "UNISONO_FAULT", &format!("{NOT_YET_READY}@1:stop")).start();
+    ranks.wait_others(&[0, 2, 3], PATIENCE);
+    let left = ranks.pid(1);
+    ranks.go(0);
+    ranks.wait_for_report(0, "ended", PATIENCE);
+    ranks.go(2);
+    let coming = ranks.pid(2);
+    crate::faults::soon("it is stopped", || {
+        unisono_os::process::state(coming) == Some(unisono_os::process::ProcessState::Stopped)
+    });
+    ranks.go(0);
+    ranks.wait_for_report(0, "lost", PATIENCE);
+    ranks.kill(2);
+    ranks.wait_others(&[0, 1, 3], PATIENCE);
+    ranks.go(3);
+    ranks.wait_for_report(3, "open", PATIENCE);
+    ranks.go(0);
+    let outcomes = ranks.wait_all(PATIENCE);
+    [0, 1, 3].map(|other: usize| &outcomes[other]).into_iter().for_each(Outcome::assert_success);
+    let told: Vec<_> = outcomes[0].reports("ended").iter().map(|line| ended_in(line)).collect();
+    let told: Vec<_> = told.iter().map(|ended| (ended.kind.as_str(), &ended.named[..])).collect();
+    // Once as long as nobody had the rank, once for what was sent since.
+    assert_eq!(told, [("PeerLeft", &[(0, left)][..]); 2]);
 }

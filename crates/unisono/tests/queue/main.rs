@@ -17,8 +17,9 @@ mod hostile;
 mod impostors;
 mod lost;
 
-/// How the death of one reader is told here, and a queue of one.
+/// How the death of one reader is told here, the last step before it is ready, and a queue of one.
 const LOST_WHEN_KILLED: &str = "PeerDied";
+const NOT_YET_READY: &str = "mapped";
 
 fn one_reader() -> unisono::queue::Builder {
     unisono::queue::Writer::builder().readers(1)
@@ -34,7 +35,7 @@ const SCENARIOS: &[harness::Named] = named! {
         wait_for_readers_of_which_one_dies,
     }
     doors::{work_beside_a_stopped_reader, work_beside_a_flood, come_to_a_writer_without_descriptors, receive_without_descriptors}
-    lost::{lose_a_reader_and_get_another}
+    lost::{lose_a_reader_and_get_another, lose_messages_to_one_who_never_was_ready}
     hostile::{work_at_a_queue_while_somebody_scribbles, go_back, wait_for_what_is_nowhere}
 };
 
@@ -72,7 +73,10 @@ const PROMISES: &[harness::Named] = named! {
         a_writer_without_descriptors_rests_and_lets_in_when_it_has_some,
         a_large_message_that_cannot_arrive_is_told_and_is_no_death,
     }
-    lost::{a_reader_gone_with_messages_unread_is_named_once_though_its_rank_is_taken_again}
+    lost::{
+        a_reader_gone_with_messages_unread_is_named_once_though_its_rank_is_taken_again,
+        what_is_sent_while_one_comes_that_never_is_ready_is_not_lost_in_silence,
+    }
     hostile::{
         both_sides_survive_whatever_the_other_writes,
         a_reader_that_goes_back_is_trusted_no_more,

@@ -21,8 +21,9 @@ mod relays;
 mod steps;
 mod waits;
 
-/// How the death of one reader is told here, and a queue of one.
+/// How the death of one reader is told here, the last step before it is ready, and a queue of one.
 const LOST_WHEN_KILLED: &str = "LinkLost";
+const NOT_YET_READY: &str = "welcomed";
 
 fn one_reader() -> unisono::queue::Builder {
     unisono::queue::Writer::builder().readers(0).remote_readers([0]).connect_ip(waits::LOCAL)
@@ -31,7 +32,7 @@ fn one_reader() -> unisono::queue::Builder {
 const SCENARIOS: &[harness::Named] = named! {
     exchange::{exchange_messages}
     deaths::{work_until_the_end, go_on_or_await}
-    lost::{lose_a_reader_and_get_another}
+    lost::{lose_a_reader_and_get_another, lose_messages_to_one_who_never_was_ready}
     steps::{exchange_while_somebody_dies, leave_while_somebody_comes_in}
     relays::{work_through_a_relay, come_with_another_key}
     links::{work_until_the_link_is_lost, be_slow, wait_for_a_long_message, take_the_rank_of_the_lost, wait_for_nothing}
@@ -61,7 +62,10 @@ const PROMISES: &[harness::Named] = named! {
         a_queue_goes_on_without_a_dead_reader_elsewhere,
         a_queue_keeps_messages_for_a_dead_reader_elsewhere,
     }
-    lost::{a_reader_gone_with_messages_unread_is_named_once_though_its_rank_is_taken_again}
+    lost::{
+        a_reader_gone_with_messages_unread_is_named_once_though_its_rank_is_taken_again,
+        what_is_sent_while_one_comes_that_never_is_ready_is_not_lost_in_silence,
+    }
     steps::{
         a_reader_elsewhere_killed_as_it_comes_in_takes_nothing_with_it,
         a_reader_elsewhere_killed_at_any_step_is_missed_as_the_policy_says,
