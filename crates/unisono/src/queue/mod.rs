@@ -19,6 +19,7 @@
 //! Inside, arrows go one way: `writer`, `reader` → `host` (→ `porch`), `near`, `claim`, `line` → `hall` → `guest` → `memory`, `elsewhere`; the steps in
 //! shared memory are those of [`unisono_protocol::ring`], where they are modelled.
 
+mod ahead;
 mod builder;
 mod claim;
 mod elsewhere;

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use unisono_os::fork_guard::ForkMark;
 use unisono_protocol::ring::{Kind, Record};
 
+use super::ahead::Ahead;
 use super::builder::Builder;
 use super::elsewhere::Outlet;
 use super::error::{Error, ReaderStatus, Result, WaitedFor};
@@ -50,6 +51,7 @@ pub struct Writer {
     pub(super) unread: VecDeque<u64>,
     pub(super) pool: Pool,
     pub(super) cadence: Cadence,
+    ahead: Ahead,
     is_all_elsewhere: bool,
     host: Background,
     _marker: Arc<Marker>,
@@ -117,6 +119,7 @@ impl Writer {
             unread: VecDeque::new(),
             pool: Pool::default(),
             cadence: Cadence::default(),
+            ahead: Ahead::new(),
             is_all_elsewhere,
             host,
             _marker: marker,
@@ -311,6 +314,7 @@ impl Writer {
         for guest in &self.view.present {
             guest.memory.page().doorbell.bell.ring(&Ringer);
         }
+        self.ahead.prepare(self.hall.memory.data(self.head, record.len()));
     }
 
     pub(super) fn head(&self) -> u64 {
