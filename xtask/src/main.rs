@@ -9,6 +9,7 @@ mod cross;
 mod demo;
 mod lint;
 mod models;
+mod python;
 mod sanitize;
 mod setup;
 mod step;
@@ -38,7 +39,7 @@ enum Verb {
     Demo,
     /// Compare with the other libraries on this machine: a table, and whether the targets are met.
     Bench(Box<bench::Options>),
-    /// Run every part: lint, unit, models, sanitize, cross.
+    /// Run every part: lint, unit, models, sanitize, cross; with --python the Python package's, with --all both.
     Test(Options),
     /// Formatting, clippy, documentation, and the rules of ARCHITECTURE.md.
     Lint,

@@ -78,10 +78,27 @@ fn pass_on(from: impl Read, mut to: impl Write, count: &mut Count) -> Result<()>
     Ok(())
 }
 
-/// Reads the line with which a test program ends: `test result: ok. 12 passed; 0 failed; 1 ignored; …`.
+/// Reads the line with which a test program ends: `test result: ok. 12 passed; 0 failed; 1 ignored; …`, or pytest's:
+/// `1 failed, 72 passed in 1.48s`, perhaps between rows of `=`.
 fn test_result(line: &str) -> Option<Count> {
-    let verdict = line.strip_prefix("test result: ")?;
+    let Some(verdict) = line.strip_prefix("test result: ") else {
+        return pytest_result(line.trim().trim_matches('=').trim());
+    };
     Some(Count { passed: number_before(verdict, " passed")?, failed: number_before(verdict, " failed")? })
+}
+
+fn pytest_result(line: &str) -> Option<Count> {
+    let (counts, time) = line.rsplit_once(" in ")?;
+    let starts_with_number = |text: &str| text.starts_with(|letter: char| letter.is_ascii_digit());
+    if !starts_with_number(counts) || !starts_with_number(time) {
+        return None;
+    }
+    let number = |unit| number_before(counts, unit);
+    let (passed, failed, errors) = (number(" passed"), number(" failed"), number(" error"));
+    let failed = (failed.is_some() || errors.is_some())
+        .then_some(failed.unwrap_or_default() + errors.unwrap_or_default());
+    passed.or(failed)?;
+    Some(Count { passed: passed.unwrap_or_default(), failed: failed.unwrap_or_default() })
 }
 
 fn number_before(text: &str, unit: &str) -> Option<u64> {
@@ -128,6 +145,19 @@ mod tests {
     fn colours_around_the_verdict_do_not_disturb_the_count() {
         let line = "test result: \u{1b}[32mok\u{1b}[m. 7 passed; 0 failed; 0 ignored";
         assert_eq!(test_result(line), Some(Count { passed: 7, failed: 0 }));
+    }
+
+    #[test]
+    fn the_closing_line_of_pytest_is_counted() {
+        let counted = |line| test_result(line).map(|count| (count.passed, count.failed));
+        assert_eq!(counted("109 passed in 19.37s\n"), Some((109, 0)));
+        assert_eq!(
+            counted("== 1 failed, 72 passed, 2 skipped, 1 error in 1.48s (0:00:01) =="),
+            Some((72, 2))
+        );
+        assert_eq!(counted("2 errors in 0.10s"), Some((0, 2)));
+        assert_eq!(counted("3 of 5 in 2 s"), None);
+        assert_eq!(counted("no tests ran in 0.01s"), None);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use comfy_table::{Table, presets};
 
 use crate::step::{CannotRun, Count};
 use crate::workspace::Workspace;
-use crate::{cross, lint, models, sanitize, unit};
+use crate::{cross, lint, models, python, sanitize, unit};
 
 /// What to run and what may be left out.
 #[derive(Debug, Default, Args)]
@@ -20,6 +20,12 @@ pub(crate) struct Options {
     /// Run only these parts.
     #[arg(long, value_enum, value_delimiter = ',', value_name = "PART,…")]
     pub(crate) only: Vec<Part>,
+    /// Run the Python package's part alone.
+    #[arg(long, conflicts_with_all = ["only", "all"])]
+    pub(crate) python: bool,
+    /// Run every part and the Python package's.
+    #[arg(long, conflicts_with = "only")]
+    pub(crate) all: bool,
     /// Parts that may be left out when Debian no longer offers the compiler's source; all else is a failure.
     #[arg(long, value_enum, value_delimiter = ',', value_name = "PART,…")]
     pub(crate) allow_skip: Vec<Part>,
@@ -28,12 +34,19 @@ pub(crate) struct Options {
 impl Options {
     /// One part, and nothing may be left out.
     pub(crate) fn only(part: Part) -> Self {
-        Self { only: vec![part], allow_skip: Vec::new() }
+        Self { only: vec![part], ..Self::default() }
     }
 
     fn parts(&self) -> Vec<Part> {
+        if self.python {
+            return vec![Part::Python];
+        }
         let all = Part::value_variants().iter().copied();
-        all.filter(|part| self.only.is_empty() || self.only.contains(part)).collect()
+        let is_wanted = |part: &Part| match self.only.as_slice() {
+            [] => self.all || *part != Part::Python,
+            only => only.contains(part),
+        };
+        all.filter(is_wanted).collect()
     }
 }
 
@@ -50,6 +63,8 @@ pub(crate) enum Part {
     Sanitize,
     /// 64-bit Arm, emulated.
     Cross,
+    /// The Python package: built, installed, checked and used. Not run unless it is asked for.
+    Python,
 }
 
 impl Part {
@@ -60,6 +75,7 @@ impl Part {
             Self::Models => "models",
             Self::Sanitize => "sanitize",
             Self::Cross => "cross",
+            Self::Python => "python",
         }
     }
 
@@ -70,6 +86,7 @@ impl Part {
             Self::Models => models::run(workspace, count),
             Self::Sanitize => sanitize::run(workspace, count),
             Self::Cross => cross::run(workspace, count),
+            Self::Python => python::run(workspace, count),
         }
     }
 }
@@ -198,6 +215,18 @@ mod tests {
         assert!(matches!(without_leave.outcome, Outcome::Failed(_)));
         let other_reason = run_part(Part::Cross, true, |_| Err(anyhow!("the linker is missing")));
         assert!(matches!(other_reason.outcome, Outcome::Failed(_)));
+    }
+
+    #[test]
+    fn python_is_run_when_it_is_asked_for() {
+        let rust = [Part::Lint, Part::Unit, Part::Models, Part::Sanitize, Part::Cross];
+        assert_eq!(Options::default().parts(), rust);
+        assert_eq!(
+            Options { all: true, ..Options::default() }.parts(),
+            [&rust[..], &[Part::Python]].concat()
+        );
+        assert_eq!(Options { python: true, ..Options::default() }.parts(), [Part::Python]);
+        assert_eq!(Options::only(Part::Python).parts(), [Part::Python]);
     }
 
     #[test]

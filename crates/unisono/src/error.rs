@@ -171,6 +171,17 @@ pub enum Error {
         /// How long it waited.
         waited: Duration,
     },
+    /// The calling thread asked for the end of its wait, see [`interrupt`](crate::interrupt).
+    #[error(
+        "{operation} was interrupted on this rank{}",
+        if *terminal { ": the communicator is stopped, for all ranks" } else { "" }
+    )]
+    Interrupted {
+        /// The method that was called.
+        operation: &'static str,
+        /// Whether the communicator is unusable now: if the call had begun. The others hear that this rank aborted.
+        terminal: bool,
+    },
     /// The threads of a [`Team`](crate::Team) did not keep together, or one of them panicked.
     #[error("a team of threads: {problem}")]
     Team {
@@ -270,7 +281,7 @@ impl Error {
     /// Whether the communicator is unusable after this error.
     pub fn is_terminal(&self) -> bool {
         match self {
-            Error::Timeout { terminal, .. } => *terminal,
+            Error::Timeout { terminal, .. } | Error::Interrupted { terminal, .. } => *terminal,
             Error::PeerDied { .. }
             | Error::PeerLeft { .. }
             | Error::Mismatch { .. }

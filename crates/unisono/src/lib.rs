@@ -32,6 +32,7 @@ mod counts;
 pub mod counts;
 mod error;
 mod group;
+pub mod interrupt;
 mod marker;
 mod memory;
 pub mod observe;

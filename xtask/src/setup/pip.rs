@@ -62,6 +62,26 @@ pub(crate) fn installed_wheels(workspace: &Workspace, requirements: &Path, name:
     })
 }
 
+/// A virtual environment with the wheels that `requirements` names, in the cache under `name`; its interpreter. Nothing outside
+/// of it is touched.
+pub(crate) fn environment(workspace: &Workspace, requirements: &Path, name: &str) -> Result<PathBuf> {
+    let _lock = workspace.lock_cache()?;
+    // Programs in an environment name its folder in their first line, so they are run as modules: `python -m pytest`.
+    let folder = workspace.made_once(name, |incomplete| {
+        println!("making a Python environment: {name}");
+        let mut command = workspace.command("python3");
+        command.args(["-m", "venv"]).arg(incomplete);
+        step::run(&mut command, &mut Count::default())?;
+        let mut command = workspace.command(incomplete.join("bin/python"));
+        command
+            .args(["-m", "pip", "install", "--quiet", "--no-deps", "--only-binary=:all:", "--require-hashes"])
+            .args(["--no-compile", "--progress-bar=off", "--disable-pip-version-check", "--requirement"])
+            .arg(requirements);
+        step::run(&mut command, &mut Count::default())
+    })?;
+    Ok(folder.join("bin/python"))
+}
+
 /// Of the one source archive that `requirements` names the files that match `pattern`, in the cache under `name`. No
 /// code of the package is run: pip's questions to its build system are answered by `archive_only.py`.
 pub(crate) fn source_files(

@@ -234,7 +234,7 @@ impl<'g> Transfer<'g> {
     }
 
     fn situation(&self) -> Situation {
-        Situation { call: self.call, number: self.side.messages + 1, waited: self.waiter.waited() }
+        self.waiter.situation(self.call, self.side.messages + 1)
     }
 
     #[cold]

@@ -45,7 +45,7 @@ impl<'g> Run<'g> {
         let number = steps.calls + 1;
         let members = &*group.members;
         if members.is_stopped() {
-            let at = Situation { call, number, waited: Duration::ZERO };
+            let at = Situation::at_once(call, number);
             return Err(group.end_with(members.explain(0, at)));
         }
         steps.calls = number;
@@ -152,8 +152,7 @@ impl<'g> Run<'g> {
     }
 
     fn fail(&mut self, ended: Ended) -> Box<Error> {
-        let at = Situation { call: self.call, number: self.number, waited: self.waiter.waited() };
-        self.group.end_wait(ended, at)
+        self.group.end_wait(ended, self.waiter.situation(self.call, self.number))
     }
 
     /// A peer's history differs from ours: find the first call that does, tell everybody, and stop.
@@ -184,7 +183,7 @@ impl<'g> Run<'g> {
     }
 
     fn stop_with_mismatch(&self, cause: Cause) -> Box<Error> {
-        let at = Situation { call: self.call, number: self.number, waited: Duration::ZERO };
+        let at = Situation::at_once(self.call, self.number);
         self.members.stop(cause);
         self.group.end_with(self.members.explain(0, at))
     }

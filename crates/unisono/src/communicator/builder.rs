@@ -58,6 +58,14 @@ impl Builder {
         Builder::default()
     }
 
+    /// What torchrun's variables say of this rank, as [`Communicator::from_env`] reads them, to be changed before it connects.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] names a variable that is missing or makes no sense.
+    pub fn from_env() -> Result<Builder> {
+        environment::builder()
+    }
+
     /// This rank: 0 to `world_size - 1`. Required.
     #[must_use]
     pub fn rank(mut self, rank: usize) -> Self {

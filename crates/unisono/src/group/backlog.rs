@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use crate::error::{Error, Result};
+use crate::error::{BoxedResult, Error, Result};
+use crate::interrupt;
 
 /// This rank has left.
 pub(crate) const CLOSED: u32 = 1;
@@ -134,22 +135,24 @@ impl Backlog {
         jobs.is_worker() && jobs.operates
     }
 
-    /// Wait until all are over that were added before, or the group `is_stopped`; not for ever, if `timeout` says so. The
-    /// threads that carry one out do not wait for it. Returns whether the call may be made: in a group that was
-    /// stopped it returns why.
-    pub(crate) fn wait_for_turn(&self, timeout: Option<Duration>, is_stopped: impl Fn() -> bool) -> bool {
-        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    /// Wait until all are over that were added before, or the group `is_stopped`: the call may be made then, and in a group
+    /// that was stopped it returns why. Not past the deadline, and only as long as it `goes_on`. The threads that carry
+    /// one out do not wait for it.
+    pub(crate) fn wait_for_turn(
+        &self,
+        deadline: Option<Instant>,
+        is_stopped: impl Fn() -> bool,
+        goes_on: impl Fn() -> BoxedResult<()>,
+    ) -> BoxedResult<()> {
         let mut jobs = self.jobs.lock();
         let ahead = jobs.started;
         while !jobs.is_in_turn() && jobs.over < ahead && !is_stopped() {
-            let now = Instant::now();
-            if deadline.is_some_and(|deadline| now >= deadline) {
-                return false;
-            }
-            let look = now + LOOK_EVERY;
-            self.over.wait_until(&mut jobs, deadline.map_or(look, |deadline| deadline.min(look)));
+            let look = Instant::now() + LOOK_EVERY;
+            let until = deadline.map_or(look, |deadline| deadline.min(look));
+            self.over.wait_until(&mut jobs, interrupt::next_question(Some(until)).unwrap_or(until));
+            MutexGuard::unlocked(&mut jobs, &goes_on)?;
         }
-        true
+        Ok(())
     }
 }
 

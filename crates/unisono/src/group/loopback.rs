@@ -11,7 +11,7 @@ use unisono_kernels::DType;
 use unisono_protocol::{Ended, wait_until};
 
 use super::Group;
-use super::members::{Situation, Waker};
+use super::members::Waker;
 use super::waiter::Waiter;
 use crate::call::{Call, Operation};
 use crate::error::{BoxedResult, Error};
@@ -55,14 +55,13 @@ impl Loopback {
         let sent = group.members.own().head(rank);
         let call = Call::new(Operation::Recv).of(count, dtype).rooted(rank);
         let number = side.messages + 1;
-        let at = |waiter: &Waiter<'_>| Situation { call, number, waited: waiter.waited() };
         if let Err(ended) = wait_until(1 << rank, number, |_| sent.word(), &mut waiter) {
-            return Err(group.end_transfer(ended, at(&waiter), false));
+            return Err(group.end_transfer(ended, waiter.situation(call, number), false));
         }
         let mut messages = self.messages.lock();
         let Some((found, bytes)) = messages.front() else {
             // Only somebody who writes other ranks' words can bring us here.
-            return Err(group.end_wait(Ended::Aborted(0), at(&waiter)));
+            return Err(group.end_wait(Ended::Aborted(0), waiter.situation(call, number)));
         };
         if *found != dtype || bytes.len() != data.len() {
             let elements = bytes.len() / found.size_bytes();

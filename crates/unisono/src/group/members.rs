@@ -46,6 +46,15 @@ pub(crate) struct Situation {
     pub(crate) call: Call,
     pub(crate) number: u64,
     pub(crate) waited: Duration,
+    /// Whether the thread itself asked for the end of its wait.
+    pub(crate) interrupted: bool,
+}
+
+impl Situation {
+    /// That of a call which has not waited.
+    pub(crate) fn at_once(call: Call, number: u64) -> Self {
+        Situation { call, number, waited: Duration::ZERO, interrupted: false }
+    }
 }
 
 impl Members {

@@ -23,7 +23,7 @@ pub(crate) mod watch;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 use unisono_os::fork_guard::ForkMark;
@@ -32,6 +32,7 @@ use unisono_protocol::Ended;
 use crate::call::Call;
 use crate::collectives::point_to_point::Side;
 use crate::error::{BoxedResult, Error, PeerStatus};
+use crate::interrupt;
 use crate::parameters::Parameters;
 use crate::team::Sharing;
 use backend::Backend;
@@ -173,10 +174,9 @@ impl Group {
         if state & CLOSED != 0 {
             return Err(Box::new(Error::Closed { operation }));
         }
-        if self.backlog.wait_for_turn(timeout, || self.members.is_stopped()) {
-            return Ok(());
-        }
-        Err(Box::new(Error::Busy { operation, waited: timeout.unwrap_or_default() }))
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let is_stopped = || self.members.is_stopped();
+        self.backlog.wait_for_turn(deadline, is_stopped, || check_patience(operation, timeout, deadline))
     }
 
     /// See that this process is not a forked child of the one that made the communicator.
@@ -289,6 +289,10 @@ impl Group {
                 }
                 self.end_with(error)
             }
+            Ended::TimedOut(_) if at.interrupted => {
+                self.members.stop(Cause::Aborted);
+                self.end_with(interrupted(at, true))
+            }
             Ended::TimedOut(missing) => {
                 self.members.stop(Cause::Timeout { missing, waited: at.waited });
                 self.end_with(self.timed_out(missing, at, true))
@@ -301,6 +305,7 @@ impl Group {
     #[cold]
     pub(crate) fn end_transfer(&self, ended: Ended, at: Situation, moved: bool) -> Box<Error> {
         match ended {
+            Ended::TimedOut(_) if !moved && at.interrupted => Box::new(interrupted(at, false)),
             Ended::TimedOut(missing) if !moved => Box::new(self.timed_out(missing, at, false)),
             ended => self.end_wait(ended, at),
         }
@@ -364,13 +369,47 @@ fn lock<'m, T>(
     operation: &'static str,
     timeout: Option<Duration>,
 ) -> BoxedResult<MutexGuard<'m, T>> {
-    if let Some(guard) = mutex.try_lock() {
-        return Ok(guard);
+    match mutex.try_lock() {
+        Some(guard) => Ok(guard),
+        None => wait_for_lock(mutex, operation, timeout),
     }
-    match timeout {
-        None => Ok(mutex.lock()),
-        Some(timeout) => {
-            mutex.try_lock_for(timeout).ok_or_else(|| Box::new(Error::Busy { operation, waited: timeout }))
+}
+
+#[cold]
+fn wait_for_lock<'m, T>(
+    mutex: &'m Mutex<T>,
+    operation: &'static str,
+    timeout: Option<Duration>,
+) -> BoxedResult<MutexGuard<'m, T>> {
+    let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    loop {
+        let locked = match interrupt::next_question(deadline) {
+            None => Some(mutex.lock()),
+            Some(until) => mutex.try_lock_until(until),
+        };
+        if let Some(guard) = locked {
+            return Ok(guard);
         }
+        check_patience(operation, timeout, deadline)?;
     }
+}
+
+/// A wait for other calls of this rank goes on while there is time and the thread wants it to.
+fn check_patience(
+    operation: &'static str,
+    timeout: Option<Duration>,
+    deadline: Option<Instant>,
+) -> BoxedResult<()> {
+    if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+        return Err(Box::new(Error::Busy { operation, waited: timeout.unwrap_or_default() }));
+    }
+    if interrupt::is_requested() {
+        return Err(Box::new(Error::Interrupted { operation, terminal: false }));
+    }
+    Ok(())
+}
+
+/// The error of a call whose own thread asked for the end of its wait.
+fn interrupted(at: Situation, terminal: bool) -> Error {
+    Error::Interrupted { operation: at.call.operation.name(), terminal }
 }

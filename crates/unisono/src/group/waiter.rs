@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use unisono_os::{cpu, futex, thread};
 use unisono_protocol::{Futex, Turn, Wait};
 
-use super::members::Members;
+use super::members::{Members, Situation};
+use crate::call::Call;
+use crate::interrupt;
 
 /// Looks before the clock is read for the first time; about 2 to 10 µs.
 const EAGER_LOOKS: u32 = 100;
@@ -33,11 +35,23 @@ pub(crate) struct Waiter<'g> {
     /// When the wait at hand turned out to be long.
     this_wait_since: Option<Instant>,
     looks: u32,
+    /// When this thread was last asked whether to go on; see [`interrupt`].
+    asked: Option<Instant>,
+    interrupted: bool,
 }
 
 impl<'g> Waiter<'g> {
     pub(crate) fn new(members: &'g Members, crowded: bool, timeout: Option<Duration>) -> Self {
-        Waiter { members, crowded, timeout, waiting_since: None, this_wait_since: None, looks: 0 }
+        Waiter {
+            members,
+            crowded,
+            timeout,
+            waiting_since: None,
+            this_wait_since: None,
+            looks: 0,
+            asked: None,
+            interrupted: false,
+        }
     }
 
     /// Whether a wait of this operation was long enough to look at the clock.
@@ -46,9 +60,23 @@ impl<'g> Waiter<'g> {
         self.waiting_since.is_some()
     }
 
-    /// How long this operation has waited.
-    pub(crate) fn waited(&self) -> Duration {
-        self.waiting_since.map_or(Duration::ZERO, |since| since.elapsed())
+    /// How long this operation has waited, and whether it was interrupted: for the error of a wait that ended.
+    pub(crate) fn situation(&self, call: Call, number: u64) -> Situation {
+        let waited = self.waiting_since.map_or(Duration::ZERO, |since| since.elapsed());
+        Situation { call, number, waited, interrupted: self.interrupted }
+    }
+
+    /// Whether the thread wants its wait to end. It is not asked before it has slept, or been here, for a while.
+    fn is_interrupted(&mut self, now: Instant) -> bool {
+        if !interrupt::is_possible() {
+            return false;
+        }
+        let since = *self.asked.get_or_insert(self.waiting_since.unwrap_or(now));
+        if now.saturating_duration_since(since) >= interrupt::ASK_EVERY {
+            self.interrupted = interrupt::is_requested();
+            self.asked = Some(Instant::now());
+        }
+        self.interrupted
     }
 
     /// Whether the deadline has passed; for loops whose length a peer decides.
@@ -88,7 +116,7 @@ impl<'g> Waiter<'g> {
 impl Futex for Waiter<'_> {
     fn sleep_while(&mut self, word: &AtomicU32, expected: u32) {
         crate::fault::reach("asleep");
-        let remaining = self.remaining(Instant::now());
+        let remaining = interrupt::nap(self.remaining(Instant::now()));
         // Whatever woke us (the word, the time, a signal): the caller looks again.
         futex::wait(word, expected, remaining);
     }
@@ -126,7 +154,7 @@ impl Waiter<'_> {
             self.members.own().header().note_step();
         }
         let this_wait = now.saturating_duration_since(*self.this_wait_since.get_or_insert(now));
-        if self.remaining(now) == Some(Duration::ZERO) {
+        if self.remaining(now) == Some(Duration::ZERO) || self.is_interrupted(now) {
             return Turn::GiveUp;
         }
         if this_wait > SLEEP_AFTER {

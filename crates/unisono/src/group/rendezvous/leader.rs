@@ -105,7 +105,7 @@ impl Gathering<'_> {
             }
             let wake = [self.invitation.deadline, self.door.due()].into_iter().flatten().min();
             self.wait_for_news(self.invitation.next_look(wake))?;
-            self.invitation.check_parent()?;
+            self.invitation.check_goes_on()?;
             if let Err(error) = self.door.make_file_if_due() {
                 tracing::debug!(%error, "ranks in other network namespaces cannot come: no socket file");
             }

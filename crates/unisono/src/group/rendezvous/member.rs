@@ -123,7 +123,7 @@ fn find_leader(invitation: &Invitation) -> Result<Connection> {
                 missing: vec![0],
             });
         }
-        invitation.check_parent()?;
+        invitation.check_goes_on()?;
         std::thread::sleep(pause);
         pause = (pause * 2).min(LONGEST_PAUSE);
     }

@@ -33,6 +33,7 @@ use crate::group::header::Identity;
 use crate::group::layout::Layout;
 use crate::group::members::{Members, Situation};
 use crate::group::shared_memory::SharedMemory;
+use crate::interrupt;
 use crate::parameters::Parameters;
 use crate::segment::check_headroom;
 use alongside::{Alongside, Limit};
@@ -158,19 +159,22 @@ impl Invitation {
         move |error| self.error(format!("{whom}: {error}"))
     }
 
-    /// How long to sleep at most before looking whether the parent still goes on.
+    /// How long to sleep at most before looking whether to go on.
     fn next_look(&self, deadline: Option<Instant>) -> Option<Instant> {
         let look = self.parent.as_ref().map(|_| Instant::now() + LOOK_AT_PARENT_EVERY);
-        [deadline, look].into_iter().flatten().min()
+        interrupt::next_question([deadline, look].into_iter().flatten().min())
     }
 
-    /// See that the parent, if there is one, still goes on.
-    fn check_parent(&self) -> Result<()> {
+    /// See that the parent, if there is one, still goes on, and that the thread wants to.
+    fn check_goes_on(&self) -> Result<()> {
+        if interrupt::is_requested() {
+            let operation = self.parent.as_ref().map_or("connect", |_| self.purpose.operation().name());
+            return Err(Error::Interrupted { operation, terminal: false });
+        }
         match &self.parent {
             Some(parent) if parent.is_stopped() => {
                 let call = Call::new(self.purpose.operation());
-                let at = Situation { call, number: 0, waited: Duration::ZERO };
-                Err(parent.explain(0, at))
+                Err(parent.explain(0, Situation::at_once(call, 0)))
             }
             _ => Ok(()),
         }
@@ -188,7 +192,7 @@ impl Invitation {
                 Err(error)
                     if error.is_timed_out() && deadline.is_none_or(|deadline| Instant::now() < deadline) =>
                 {
-                    self.check_parent()?;
+                    self.check_goes_on()?;
                 }
                 received => return received.map_err(self.socket_error(whom)),
             }

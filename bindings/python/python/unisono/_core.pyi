@@ -1,0 +1,240 @@
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, Literal, Self, TypeVar, final, overload
+
+from ._errors import PeerStatus
+
+# A torch tensor on the host, a numpy array, or anything with the buffer protocol or DLPack; contiguous.
+_T = TypeVar("_T")
+_R_co = TypeVar("_R_co", covariant=True)
+
+__version__: str
+
+@final
+class Work(Generic[_R_co]):
+    """An operation that was started. It holds its tensors until it is over; nobody may touch them meanwhile."""
+
+    def wait(self, timeout: float | None = None) -> _R_co:
+        """Wait for its end; gives what the operation returns. `Busy` if it is not over within `timeout` seconds: it goes on."""
+
+    def done(self) -> bool:
+        """Whether it is over, so that `wait` returns at once."""
+
+@final
+class RegisteredBuffer:
+    """A rank's piece of registered memory, as writable bytes with the buffer protocol."""
+
+    def __len__(self) -> int: ...
+    if sys.version_info >= (3, 12):
+        def __buffer__(self, flags: int, /) -> memoryview: ...
+
+@final
+class Communicator:
+    """A rank's handle on its group.
+
+    Every rank makes the same collective calls in the same order. Tensors are contiguous and on the host. An operation whose
+    result has the shape of its input works in place, unless it is given an `out`; others return a new tensor of the same
+    kind, unless they are given one. `op` is the name of a `ReduceOp`. Ranks' blocks lie one after the other along the
+    first dimension; `counts` are rows of it.
+
+    With `wait=False` an operation is started and a `Work` returned at once. Operations are carried out in the order in
+    which they were started; a call that waits comes after them.
+
+    A communicator may be used from several threads. It does not survive fork. Used as a context manager it is closed at the
+    end, or, after an exception, aborted.
+    """
+
+    @property
+    def rank(self) -> int: ...
+    @property
+    def world_size(self) -> int: ...
+    @property
+    def size(self) -> int:
+        """The same as `world_size`."""
+    @property
+    def name(self) -> str:
+        """What the group is called in messages."""
+    @property
+    def timeout(self) -> float:
+        """How long an operation on this handle may wait, in seconds; `inf` is for ever."""
+    def with_timeout(self, timeout: float) -> Communicator:
+        """A handle on the same group whose operations may wait this long."""
+    def peers(self) -> list[PeerStatus]:
+        """What each rank is and last did, as far as this rank can see."""
+    def empty(self, shape: int | Sequence[int], dtype: Any = None) -> Any:
+        """A tensor over registered memory, zeroed: torch's if `dtype` is a `torch.dtype`, else numpy's. A collective call.
+
+        An all_reduce, reduce or broadcast in place on it, or on a contiguous part of it, needs no staging: large ones are
+        faster. All ranks pass the same part. The memory must not be touched in a forked child.
+        """
+    def allocate(self, count: int, dtype: str) -> RegisteredBuffer:
+        """Registered memory for `count` elements of the type with this name: what `empty` makes its tensors over."""
+    @overload
+    def all_reduce(self, tensor: _T, op: str = "sum", *, out: None = None, wait: Literal[True] = True) -> _T: ...
+    @overload
+    def all_reduce(self, tensor: Any, op: str = "sum", *, out: _T, wait: Literal[True] = True) -> _T: ...
+    @overload
+    def all_reduce(self, tensor: Any, op: str = "sum", *, out: Any = None, wait: Literal[False]) -> Work[Any]: ...
+    @overload
+    def reduce(
+        self, tensor: _T, root: int, op: str = "sum", *, out: _T | None = None, wait: Literal[True] = True
+    ) -> _T: ...
+    @overload
+    def reduce(
+        self, tensor: Any, root: int, op: str = "sum", *, out: Any = None, wait: Literal[False]
+    ) -> Work[Any]: ...
+    @overload
+    def broadcast(self, tensor: _T, root: int, *, wait: Literal[True] = True) -> _T: ...
+    @overload
+    def broadcast(self, tensor: _T, root: int, *, wait: Literal[False]) -> Work[_T]: ...
+    @overload
+    def reduce_scatter(
+        self, tensor: _T, op: str = "sum", *, out: _T | None = None, wait: Literal[True] = True
+    ) -> _T: ...
+    @overload
+    def reduce_scatter(
+        self, tensor: Any, op: str = "sum", *, out: Any = None, wait: Literal[False]
+    ) -> Work[Any]: ...
+    @overload
+    def all_gather(
+        self, tensor: _T, *, dim: int = 0, out: _T | None = None, wait: Literal[True] = True
+    ) -> _T: ...
+    @overload
+    def all_gather(
+        self, tensor: Any, *, dim: int = 0, out: Any = None, wait: Literal[False]
+    ) -> Work[Any]: ...
+    @overload
+    def gather(
+        self, tensor: _T, root: int, *, out: _T | None = None, wait: Literal[True] = True
+    ) -> _T | None:
+        """At the root the blocks of all ranks; elsewhere `None`."""
+    @overload
+    def gather(self, tensor: Any, root: int, *, out: Any = None, wait: Literal[False]) -> Work[Any]: ...
+    @overload
+    def scatter(
+        self, tensor: _T | None, root: int, *, out: _T | None = None, wait: Literal[True] = True
+    ) -> _T:
+        """This rank's block of the root's tensor. Every rank but the root passes an `out`."""
+    @overload
+    def scatter(self, tensor: Any, root: int, *, out: Any = None, wait: Literal[False]) -> Work[Any]: ...
+    @overload
+    def all_to_all(self, tensor: _T, *, out: _T | None = None, wait: Literal[True] = True) -> _T: ...
+    @overload
+    def all_to_all(self, tensor: Any, *, out: Any = None, wait: Literal[False]) -> Work[Any]: ...
+    @overload
+    def all_gather_v(
+        self, tensor: _T, counts: Sequence[int], *, out: _T | None = None, wait: Literal[True] = True
+    ) -> _T: ...
+    @overload
+    def all_gather_v(
+        self, tensor: Any, counts: Sequence[int], *, out: Any = None, wait: Literal[False]
+    ) -> Work[Any]: ...
+    @overload
+    def reduce_scatter_v(
+        self,
+        tensor: _T,
+        counts: Sequence[int],
+        op: str = "sum",
+        *,
+        out: _T | None = None,
+        wait: Literal[True] = True,
+    ) -> _T: ...
+    @overload
+    def reduce_scatter_v(
+        self, tensor: Any, counts: Sequence[int], op: str = "sum", *, out: Any = None, wait: Literal[False]
+    ) -> Work[Any]: ...
+    @overload
+    def all_to_all_v(
+        self,
+        tensor: _T,
+        send_counts: Sequence[int],
+        recv_counts: Sequence[int],
+        *,
+        out: _T | None = None,
+        wait: Literal[True] = True,
+    ) -> _T: ...
+    @overload
+    def all_to_all_v(
+        self,
+        tensor: Any,
+        send_counts: Sequence[int],
+        recv_counts: Sequence[int],
+        *,
+        out: Any = None,
+        wait: Literal[False],
+    ) -> Work[Any]: ...
+    @overload
+    def gather_v(
+        self,
+        tensor: _T,
+        root: int,
+        counts: Sequence[int] | None = None,
+        *,
+        out: _T | None = None,
+        wait: Literal[True] = True,
+    ) -> _T | None:
+        """As `gather`; the counts matter at the root."""
+    @overload
+    def gather_v(
+        self,
+        tensor: Any,
+        root: int,
+        counts: Sequence[int] | None = None,
+        *,
+        out: Any = None,
+        wait: Literal[False],
+    ) -> Work[Any]: ...
+    @overload
+    def scatter_v(
+        self,
+        tensor: _T | None,
+        root: int,
+        counts: Sequence[int] | None = None,
+        *,
+        out: _T | None = None,
+        wait: Literal[True] = True,
+    ) -> _T:
+        """As `scatter`; the counts matter at the root."""
+    @overload
+    def scatter_v(
+        self,
+        tensor: Any,
+        root: int,
+        counts: Sequence[int] | None = None,
+        *,
+        out: Any = None,
+        wait: Literal[False],
+    ) -> Work[Any]: ...
+    @overload
+    def barrier(self, *, wait: Literal[True] = True) -> None:
+        """Nobody leaves before all have come."""
+    @overload
+    def barrier(self, *, wait: Literal[False]) -> Work[None]: ...
+    def send(self, tensor: Any, to: int) -> None:
+        """Returns once the data is on its way; what is larger than the window waits for the receiver."""
+    def recv(self, tensor: _T, source: int) -> _T: ...
+    def split(self, color: int | None, key: int = 0) -> Communicator | None:
+        """Form sub-groups of the ranks that pass the same color, in the order of `key`, then rank; `None`: in none of them."""
+    def abort(self) -> None:
+        """Stop the group, from any thread: every operation on every rank ends with `Aborted`."""
+    def close(self, timeout: float = 60.0) -> None:
+        """Leave together. Dropping the last handle instead leaves at once, and alone."""
+    def __enter__(self) -> Self: ...
+    def __exit__(self, kind: object, _value: object, _traceback: object) -> None: ...
+
+def init(
+    *,
+    rank: int | None = None,
+    world_size: int | None = None,
+    address: str | None = None,
+    port: int | None = None,
+    group: str | None = None,
+    run_id: str | None = None,
+    timeout: float | None = None,
+    rendezvous_timeout: float | None = None,
+    threads: int | None = None,
+    exchange: Callable[[bytes], Sequence[bytes]] | None = None,
+) -> Communicator: ...
+def in_process(world_size: int) -> list[Communicator]: ...
+def collect_records() -> None: ...
+def next_record(seconds: float) -> tuple[int, str] | None: ...

@@ -1,0 +1,54 @@
+//! `unisono._core`: the compiled part of the Python package.
+//!
+//! Thin on purpose: what a Python object holds is found out here ([`tensor`]), the interpreter is let go of, and the library
+//! does the rest. What needs no compiled code is Python, in `python/unisono`.
+//!
+//! | file | what |
+//! |---|---|
+//! | `communicator`, `collectives`, `uneven`, `transfers` | the class `Communicator` |
+//! | `tensor`, `dlpack`, `element` | where an object's memory lies, and what is in it |
+//! | `registered` | memory that all ranks have mapped |
+//! | `work` | operations that were started and are waited for later |
+//! | `errors` | the library's errors as Python exceptions |
+//! | `signals` | Ctrl-C during a wait |
+//! | `records` | the library's log events, on their way to Python's `logging` |
+//!
+//! The one invariant that matters: **no thread of the library ever takes the interpreter's lock**, and nobody waits for
+//! another rank or thread while holding it. So neither can keep the other from ending.
+
+mod collectives;
+mod communicator;
+mod dlpack;
+mod element;
+mod errors;
+mod records;
+mod registered;
+mod signals;
+mod tensor;
+mod transfers;
+mod uneven;
+mod work;
+
+#[cfg(Py_GIL_DISABLED)]
+compile_error!(
+    "free-threaded builds of Python are not supported: use a build with the global interpreter lock"
+);
+
+/// The compiled part of the package `unisono`.
+#[pyo3::pymodule(gil_used = true)]
+mod _core {
+    #[pymodule_export]
+    use super::communicator::{Communicator, in_process, init};
+    #[pymodule_export]
+    use super::records::{collect_records, next_record};
+    #[pymodule_export]
+    use super::registered::RegisteredBuffer;
+    #[pymodule_export]
+    use super::work::Work;
+    use pyo3::prelude::*;
+
+    #[pymodule_init]
+    fn initialise(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("__version__", env!("CARGO_PKG_VERSION"))
+    }
+}
