@@ -4,6 +4,7 @@
 //! pytest runs its tests. torch is the build that the package index has, which needs NVIDIA's libraries to be imported, and
 //! no GPU: about 4 GB, fetched once.
 
+use std::env;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -30,7 +31,12 @@ pub(crate) fn run(workspace: &Workspace, count: &mut Count) -> Result<()> {
 /// As a user would, but for the build system, which the environment holds.
 fn install(workspace: &Workspace, python: &Path, package: &Path) -> Result<()> {
     let mut command = workspace.command(python);
+    // The build system is a program beside the interpreter.
+    let programs = python.parent().map(Path::to_path_buf);
+    let path = env::var_os("PATH").unwrap_or_default();
+    let path = env::join_paths(programs.into_iter().chain(env::split_paths(&path))).context("PATH")?;
     command
+        .env("PATH", path)
         .args(["-m", "pip", "install", "--no-deps", "--no-build-isolation", "--force-reinstall"])
         .arg("--disable-pip-version-check")
         .arg(package);

@@ -225,6 +225,10 @@ impl Communicator {
         self.detached(py, |comm| comm.close(timeout))
     }
 
+    fn leave(&self, py: Python<'_>) {
+        py.detach(|| self.inner.leave());
+    }
+
     fn __enter__(slf: Py<Self>) -> Py<Self> {
         slf
     }

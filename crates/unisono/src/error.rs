@@ -86,7 +86,7 @@ pub enum Error {
     /// The deadline passed while ranks were missing. They are stopped, endlessly busy, or never made the call.
     #[error(
         "{call} (#{number}) timed out after {waited:.1?} waiting for {}{}: look at what these ranks do, or raise \
-         the time-out",
+         the timeout of the call",
         list(peers),
         reported(reported_by)
     )]

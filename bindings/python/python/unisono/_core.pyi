@@ -219,6 +219,8 @@ class Communicator:
         """Stop the group, from any thread: every operation on every rank ends with `Aborted`."""
     def close(self, timeout: float = 60.0) -> None:
         """Leave together. Dropping the last handle instead leaves at once, and alone."""
+    def leave(self) -> None:
+        """Leave at once, and alone: a rank that still needs this one gets `PeerLeft`."""
     def __enter__(self) -> Self: ...
     def __exit__(self, kind: object, _value: object, _traceback: object) -> None: ...
 

@@ -26,7 +26,7 @@ class PeerStatus(NamedTuple):
     last: LastOperation | None
 
 
-class Error(Exception):
+class Error(RuntimeError):
     """Everything that the library can say. Its classes name the fields that they have."""
 
     def __init__(self, message: str = "", **fields: Any) -> None:

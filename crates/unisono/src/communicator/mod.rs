@@ -204,6 +204,13 @@ impl Communicator {
         Ok(together?)
     }
 
+    /// Leave at once, and alone, whatever other handles on this communicator there are: later calls on them return
+    /// [`Error::Closed`](crate::Error::Closed), and a peer that still needs this rank gets
+    /// [`Error::PeerLeft`](crate::Error::PeerLeft).
+    pub fn leave(&self) {
+        self.group.leave();
+    }
+
     /// The same operations on pointers, with the element type given at run time.
     pub fn raw(&self) -> Raw<'_> {
         Raw::new(self)
