@@ -1,7 +1,7 @@
 //! The collectives in which every rank has the same count, on Python's tensors.
 //!
 //! Each reads its arguments, lets go of the interpreter, and makes the library's call on pointers. Counts go to the library in
-//! its own elements ([`Element::moved`](crate::element::Element::moved)).
+//! its own elements (`Element::moved`).
 
 #![allow(unsafe_code)]
 

@@ -1,6 +1,6 @@
 //! `unisono._core`: the compiled part of the Python package.
 //!
-//! Thin on purpose: what a Python object holds is found out here ([`tensor`]), the interpreter is let go of, and the library
+//! Thin on purpose: what a Python object holds is found out here (`tensor`), the interpreter is let go of, and the library
 //! does the rest. What needs no compiled code is Python, in `python/unisono`.
 //!
 //! | file | what |
