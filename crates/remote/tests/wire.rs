@@ -48,10 +48,11 @@ impl Impostor {
         Impostor { socket, address, topic: Vec::new() }
     }
 
-    fn hear(&self, letter: u8) -> Vec<u8> {
+    /// The next word, without what is taken back.
+    fn hear(&self) -> Vec<u8> {
         loop {
             let word = self.socket.recv_bytes(0).expect("it says something");
-            if word[0] == 1 && word[9] == letter {
+            if word[0] == 1 {
                 return word[1..].to_vec();
             }
         }
@@ -70,6 +71,30 @@ impl Impostor {
         self.say_signed(&header(5, NONCE, [part, message, 0, payload.len() as u64]), payload);
     }
 
+    /// Answer what a reader says until it is in. If an answer was late it begins again, as another session.
+    fn let_in(&mut self) {
+        let challenge = [9; 16];
+        loop {
+            let word = self.hear();
+            let session = word[9..25].to_vec();
+            match word[8] {
+                b'h' => {
+                    self.topic = word;
+                    self.say_signed(&header(1, NONCE, [0; 4]), &[&session[..], &challenge].concat());
+                }
+                b'j' => {
+                    let (said, signed) = word.split_at(word.len() - 32);
+                    assert_eq!(signed, tag(KEY, &[said, &NONCE, &challenge]));
+                    let (rank, pid) = (3u64.to_le_bytes(), 4u32.to_le_bytes());
+                    let welcome = [&session[..], &challenge, &rank, &pid, &[0; 16]].concat();
+                    self.say_signed(&header(2, NONCE, [0; 4]), &welcome);
+                }
+                b'a' => return,
+                _ => {}
+            }
+        }
+    }
+
     /// Let a reader in as a publisher would, then do something wrong; gives what it takes that for.
     fn let_in_and(mut self, wrong: impl FnOnce(&Impostor)) -> End {
         let config =
@@ -86,16 +111,7 @@ impl Impostor {
                     }
                 }
             });
-            self.topic = self.hear(b'h');
-            let (session, challenge) = (self.topic[9..].to_vec(), [9; 16]);
-            self.say_signed(&header(1, NONCE, [0; 4]), &[&session[..], &challenge].concat());
-            let join = self.hear(b'j');
-            let (said, signed) = join.split_at(join.len() - 32);
-            assert_eq!(signed, tag(KEY, &[said, &NONCE, &challenge]));
-            let welcome =
-                [&session[..], &challenge, &3u64.to_le_bytes(), &4u32.to_le_bytes(), &[0; 16]].concat();
-            self.say_signed(&header(2, NONCE, [0; 4]), &welcome);
-            self.hear(b'a');
+            self.let_in();
             self.data(0, 0, b"right");
             wrong(&self);
             reader.join().expect("it ends")
@@ -189,10 +205,17 @@ fn open(publisher: &Publisher, rank: u64) -> Result<Subscriber, Error> {
     Subscriber::open(&config, Some(Instant::now() + PATIENCE))
 }
 
-/// A stranger's hello and the challenge that it gets.
+/// A stranger's hello, said again until it is answered, and the challenge that it gets.
 fn challenged(socket: &zmq::Socket, session: [u8; 16]) -> Vec<u8> {
-    socket.set_subscribe(&[b"unisono1h", &session[..]].concat()).expect("it is said");
-    let frames = socket.recv_multipart(0).expect("a challenge");
+    let hello = [b"unisono1h", &session[..]].concat();
+    socket.set_rcvtimeo(200).expect("a time-out");
+    let said_again = std::iter::repeat_with(|| {
+        socket.set_subscribe(&hello).expect("it is said");
+        let answer = socket.recv_multipart(0);
+        answer.inspect_err(|_| socket.set_unsubscribe(&hello).expect("it is taken back"))
+    });
+    let frames = said_again.take(50).find_map(Result::ok).expect("a challenge");
+    socket.set_rcvtimeo(PATIENCE.as_millis() as i32).expect("a time-out");
     assert_eq!(frames[1][8], 1);
     assert_eq!(frames[3], tag(KEY, &[&frames[1], &frames[2]]));
     frames[2][16..].to_vec()
