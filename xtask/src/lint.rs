@@ -18,7 +18,8 @@ const GROUND_FLOOR: [&str; 5] =
     ["unisono-kernels", "unisono-protocol", "unisono-os", "unisono-measure", "unisono-ptx-sim"];
 
 /// Crates that know of one below them only.
-const ABOVE_ONE: [(&str, &str); 2] = [("unisono-remote", "unisono-os"), ("unisono-python", "unisono")];
+const ABOVE_ONE: [(&str, &str); 3] =
+    [("unisono-remote", "unisono-os"), ("unisono-python", "unisono"), ("unisono-gpu", "unisono-ptx-sim")];
 
 /// The crates through which one reaches the operating system, and the only member that may use them.
 const SYSTEM_CRATES: [&str; 2] = ["rustix", "libc"];
@@ -27,8 +28,8 @@ const SYSTEM_MEMBER: &str = "unisono-os";
 /// Longer files have more than one subject.
 const LONGEST_FILE: usize = 500;
 
-/// What is written by hand, by the end of its name; shipped artefacts and generated headers are not.
-const WRITTEN_BY_HAND: [&str; 7] = ["rs", "py", "pyi", "cu", "cuh", "hip", "toml"];
+/// What is written by hand, by the end of its name; shipped artefacts and generated headers (in folders `include`) are not.
+const WRITTEN_BY_HAND: [&str; 8] = ["rs", "py", "pyi", "h", "cu", "cuh", "hip", "toml"];
 
 type Check = fn(&Workspace) -> Result<()>;
 
@@ -190,8 +191,10 @@ fn files_written_by_hand(folder: &Path) -> Result<Vec<PathBuf>> {
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).with_context(|| format!("reading {}", folder.display()))? {
             let path = entry?.path();
-            if path.is_dir() && path.file_name().is_none_or(|name| name != "target") {
-                folders.push(path);
+            if path.is_dir() {
+                if path.file_name().is_none_or(|name| name != "target" && name != "include") {
+                    folders.push(path);
+                }
             } else if path
                 .extension()
                 .and_then(|end| end.to_str())

@@ -7,6 +7,7 @@
 mod bench;
 mod cross;
 mod demo;
+mod kernels;
 mod lint;
 mod models;
 mod python;
@@ -39,12 +40,14 @@ enum Verb {
     Demo,
     /// Compare with the other libraries on this machine: a table, and whether the targets are met.
     Bench(Box<bench::Options>),
-    /// Run every part: lint, unit, models, sanitize, cross; with --python the Python package's, with --all both.
+    /// Run every part: lint, unit, kernels, models, sanitize, cross; with --python the Python package's, with --all both.
     Test(Options),
     /// Formatting, clippy, documentation, and the rules of ARCHITECTURE.md.
     Lint,
     /// Try every order of events in the protocol's models (loom).
     Models,
+    /// Build the GPU kernels anew and compare them with what is shipped; assemble them for several generations.
+    Kernels(kernels::Options),
     /// Run the protocol, and groups and queues between threads, under ThreadSanitizer.
     Sanitize,
     /// Run kernels, protocol, collectives and queue for 64-bit Arm in an emulator.
@@ -71,6 +74,9 @@ fn perform(verb: &Verb) -> Result<bool> {
         Verb::Test(options) => Ok(test::run(&workspace, options)),
         Verb::Lint => Ok(test::run(&workspace, &Options::only(Part::Lint))),
         Verb::Models => Ok(test::run(&workspace, &Options::only(Part::Models))),
+        Verb::Kernels(options) => {
+            kernels::run(&workspace, options, &mut step::Count::default()).map(|()| true)
+        }
         Verb::Sanitize => Ok(test::run(&workspace, &Options::only(Part::Sanitize))),
         Verb::Cross => Ok(test::run(&workspace, &Options::only(Part::Cross))),
     }

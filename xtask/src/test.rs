@@ -12,7 +12,7 @@ use comfy_table::{Table, presets};
 
 use crate::step::{CannotRun, Count};
 use crate::workspace::Workspace;
-use crate::{cross, lint, models, python, sanitize, unit};
+use crate::{cross, kernels, lint, models, python, sanitize, unit};
 
 /// What to run and what may be left out.
 #[derive(Debug, Default, Args)]
@@ -57,6 +57,8 @@ pub(crate) enum Part {
     Lint,
     /// Unit, integration and documentation tests of all crates.
     Unit,
+    /// The GPU kernels: the same bytes as shipped, assembled for several generations.
+    Kernels,
     /// Every order of events in the protocol's models.
     Models,
     /// ThreadSanitizer.
@@ -72,6 +74,7 @@ impl Part {
         match self {
             Self::Lint => "lint",
             Self::Unit => "unit",
+            Self::Kernels => "kernels",
             Self::Models => "models",
             Self::Sanitize => "sanitize",
             Self::Cross => "cross",
@@ -83,6 +86,7 @@ impl Part {
         match self {
             Self::Lint => lint::run(workspace),
             Self::Unit => unit::run(workspace, count),
+            Self::Kernels => kernels::run(workspace, &kernels::Options::default(), count),
             Self::Models => models::run(workspace, count),
             Self::Sanitize => sanitize::run(workspace, count),
             Self::Cross => cross::run(workspace, count),

@@ -1,0 +1,33 @@
+//! All-reduce between the GPUs of a machine: kernels, when to use which, and the host's side of both.
+//!
+//! [`AllReduce`] is what a rank has: it knows where its peers' memories are, registers buffers, and puts all-reduces on
+//! streams, also into graphs that are being captured. Everything about the machine goes through a [`Driver`]. The kernels are
+//! shipped as PTX; nobody needs a compiler.
+//!
+//! The invariant that matters: **every rank gets the same bits**, those of a plain loop that starts with rank 0's value and adds
+//! ranks 1, 2, …; f16 and bf16 are accumulated in f32 and rounded once. And a rank that waits for a peer in vain says for
+//! whom ([`Error::Overdue`]) instead of hanging its device.
+//!
+//! | module | what lives there |
+//! |---|---|
+//! | `all_reduce` | a rank's side: registration, graphs, launches |
+//! | `plan` | one-shot or two-shot, how many blocks, and when not at all |
+//! | `layout` | the words that host and kernels share |
+//! | `artefacts` | the kernels by name |
+//! | `driver` | what is needed of a vendor's driver; with the feature `sim`, one that runs on the CPU |
+
+mod all_reduce;
+mod artefacts;
+pub mod driver;
+mod dtype;
+mod error;
+mod layout;
+mod plan;
+
+pub use all_reduce::{AllReduce, Peers, Staging};
+pub use artefacts::{Artefact, artefacts};
+pub use driver::Driver;
+pub use dtype::DType;
+pub use error::Error;
+pub use layout::{BLOCK_THREADS, MAX_BLOCKS, MAX_RANKS, META_BYTES, Overdue};
+pub use plan::{Algorithm, Plan};

@@ -1,0 +1,146 @@
+//! The memory behind a machine's devices: each has addresses of its own for what may be the same bytes.
+//!
+//! A *place* tells bytes apart over all devices: two addresses on two devices that lead to the same bytes have the same
+//! place. The race detector and those who wait for a word go by places.
+
+use std::cell::Cell;
+
+/// What a device's loads and stores reach.
+pub trait Memory {
+    /// The place of `bytes` bytes at `address` of `device`; `None` where the device may not reach all of them.
+    fn locate(&self, device: usize, address: u64, bytes: usize) -> Option<u64>;
+
+    /// Reads the bytes at a place.
+    fn load(&self, place: u64, into: &mut [u8]);
+
+    /// Changes the bytes at a place.
+    fn store(&mut self, place: u64, from: &[u8]);
+}
+
+/// Allocations in this process's own memory, mapped at any address of any device.
+#[derive(Debug, Default)]
+pub struct Allocations {
+    bytes: Vec<u8>,
+    devices: Vec<Mappings>,
+}
+
+#[derive(Debug, Default)]
+struct Mappings {
+    /// By address; they do not overlap.
+    all: Vec<Mapping>,
+    /// Where the last look-up ended: the next one is mostly about the same.
+    last: Cell<usize>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Mapping {
+    address: u64,
+    bytes: u64,
+    place: u64,
+}
+
+impl Mapping {
+    fn place_of(&self, address: u64, bytes: u64) -> Option<u64> {
+        let offset = address.checked_sub(self.address)?;
+        (offset.checked_add(bytes)? <= self.bytes).then_some(self.place + offset)
+    }
+}
+
+impl Allocations {
+    /// For so many devices, with nothing in them.
+    pub fn new(devices: usize) -> Self {
+        Self { bytes: Vec::new(), devices: (0..devices).map(|_| Mappings::default()).collect() }
+    }
+
+    /// New zeroed bytes; returns their place. No device can reach them yet.
+    pub fn reserve(&mut self, bytes: usize) -> u64 {
+        // Allocations begin at a multiple of 256, and never touch, so that one cannot be reached from another.
+        let place = (self.bytes.len() + 256).next_multiple_of(256);
+        self.bytes.resize(place + bytes, 0);
+        place as u64
+    }
+
+    /// Lets a device reach the bytes at a place under an address. `false` where another mapping is in the way, or where
+    /// there is no such device or place.
+    pub fn map(&mut self, device: usize, address: u64, place: u64, bytes: usize) -> bool {
+        let new = Mapping { address, bytes: bytes as u64, place };
+        let is_there = place.checked_add(new.bytes).is_some_and(|end| end <= self.bytes.len() as u64);
+        let Some(end) = address.checked_add(new.bytes) else { return false };
+        let Some(mappings) = self.devices.get_mut(device).filter(|_| is_there) else { return false };
+        let position = mappings.all.partition_point(|other| other.address < address);
+        let before = position.checked_sub(1).map(|before| mappings.all[before]);
+        let is_free = before.is_none_or(|before| before.address + before.bytes <= address)
+            && mappings.all.get(position).is_none_or(|after| end <= after.address);
+        if is_free {
+            mappings.all.insert(position, new);
+        }
+        is_free
+    }
+
+    /// Takes a mapping away; `false` where none begins at the address.
+    pub fn unmap(&mut self, device: usize, address: u64) -> bool {
+        let Some(mappings) = self.devices.get_mut(device) else { return false };
+        let found = mappings.all.iter().position(|mapping| mapping.address == address);
+        found.is_some_and(|position| {
+            mappings.last.set(0);
+            mappings.all.remove(position);
+            true
+        })
+    }
+}
+
+impl Memory for Allocations {
+    fn locate(&self, device: usize, address: u64, bytes: usize) -> Option<u64> {
+        let mappings = self.devices.get(device)?;
+        let bytes = bytes as u64;
+        let last = mappings.all.get(mappings.last.get()).and_then(|last| last.place_of(address, bytes));
+        last.or_else(|| {
+            let position =
+                mappings.all.partition_point(|mapping| mapping.address <= address).checked_sub(1)?;
+            mappings.last.set(position);
+            mappings.all[position].place_of(address, bytes)
+        })
+    }
+
+    fn load(&self, place: u64, into: &mut [u8]) {
+        let place = place as usize;
+        into.copy_from_slice(&self.bytes[place..place + into.len()]);
+    }
+
+    fn store(&mut self, place: u64, from: &[u8]) {
+        let place = place as usize;
+        self.bytes[place..place + from.len()].copy_from_slice(from);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_devices_reach_the_same_bytes_under_their_own_addresses() {
+        let mut memory = Allocations::new(2);
+        let place = memory.reserve(16);
+        assert!(memory.map(0, 0x1000, place, 16) && memory.map(1, 0x7_0000, place, 16));
+        let here = memory.locate(0, 0x1008, 4).unwrap();
+        memory.store(here, &[1, 2, 3, 4]);
+        let there = memory.locate(1, 0x7_0008, 4).unwrap();
+        let mut found = [0; 4];
+        memory.load(there, &mut found);
+        assert_eq!((here, found), (there, [1, 2, 3, 4]));
+    }
+
+    #[test]
+    fn what_is_not_mapped_wholly_cannot_be_reached() {
+        let mut memory = Allocations::new(1);
+        let place = memory.reserve(16);
+        assert!(memory.map(0, 0x1000, place, 16));
+        assert_eq!(memory.locate(0, 0x100c, 8), None);
+        assert_eq!(memory.locate(0, 0xfff, 1), None);
+        assert_eq!(memory.locate(1, 0x1000, 1), None);
+        assert!(!memory.map(0, 0x100f, place, 1) && !memory.map(0, 0xff8, place, 9));
+        assert!(!memory.map(0, 0x2000, place, 17));
+        assert!(memory.unmap(0, 0x1000) && !memory.unmap(0, 0x1000));
+        assert_eq!(memory.locate(0, 0x1000, 1), None);
+    }
+}

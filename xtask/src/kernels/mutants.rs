@@ -1,0 +1,146 @@
+//! Kernels without a part of their synchronisation, each of which the simulator has to find out.
+//!
+//! A mutant is the shipped source with one text replaced. The text must be there: a mutant of what has been rewritten is an
+//! error, not a mutant that is silently the original.
+
+use std::fs;
+
+use anyhow::{Context, Result, bail};
+
+use super::nvrtc::{Nvrtc, Source};
+use super::{Sources, kernels};
+use crate::step::{self, Count};
+use crate::workspace::Workspace;
+
+/// One text for another, in one file.
+#[derive(Debug, Clone, Copy)]
+struct Mutation {
+    name: &'static str,
+    /// The kernels that it is about: the names of files without their ends.
+    of: &'static [&'static str],
+    file: &'static str,
+    from: &'static str,
+    to: &'static str,
+}
+
+const BOTH: &[&str] = &["one_shot", "two_shot"];
+
+const MUTATIONS: [Mutation; 12] = [
+    Mutation {
+        name: "no-start",
+        of: BOTH,
+        file: "all_reduce.h",
+        from: "!meet_at_start<world>(call)",
+        to: "false",
+    },
+    Mutation {
+        name: "no-meeting-between",
+        of: &["two_shot"],
+        file: "all_reduce.h",
+        from: "!meet_between<world>(call)",
+        to: "false",
+    },
+    Mutation {
+        name: "no-end",
+        of: &["one_shot"],
+        file: "all_reduce.h",
+        from: "    meet_at_end<world>(call);",
+        to: "",
+    },
+    Mutation {
+        name: "relaxed-posts",
+        of: BOTH,
+        file: "prologue_cuda.h",
+        from: "st.release.sys",
+        to: "st.relaxed.sys",
+    },
+    Mutation {
+        name: "relaxed-waits",
+        of: BOTH,
+        file: "prologue_cuda.h",
+        from: "ld.acquire.sys",
+        to: "ld.relaxed.sys",
+    },
+    Mutation {
+        name: "volatile-posts",
+        of: BOTH,
+        file: "prologue_cuda.h",
+        from: "st.release.sys",
+        to: "st.volatile",
+    },
+    Mutation {
+        name: "volatile-waits",
+        of: BOTH,
+        file: "prologue_cuda.h",
+        from: "ld.acquire.sys",
+        to: "ld.volatile",
+    },
+    Mutation {
+        name: "posts-for-the-device",
+        of: BOTH,
+        file: "prologue_cuda.h",
+        from: "st.release.sys",
+        to: "st.release.gpu",
+    },
+    Mutation { name: "no-parity", of: BOTH, file: "meeting.h", from: "posted[number % 2]", to: "posted[0]" },
+    Mutation {
+        name: "no-block-sync-between",
+        of: &["two_shot"],
+        file: "meeting.h",
+        from: "    block_sync();\n    return meet_at_start",
+        to: "    return meet_at_start",
+    },
+    Mutation {
+        name: "no-block-sync-at-end",
+        of: &["one_shot"],
+        file: "meeting.h",
+        from: "    block_sync();\n    const u32 peer",
+        to: "    const u32 peer",
+    },
+    Mutation {
+        name: "no-block-sync-after-waiting",
+        of: BOTH,
+        file: "meeting.h",
+        from: "!block_any(overdue)",
+        to: "!overdue",
+    },
+];
+
+/// Compiles all of them and hands them to the test that runs each in many orders.
+pub(super) fn run(workspace: &Workspace, nvrtc: &Nvrtc, sources: &Sources, count: &mut Count) -> Result<()> {
+    let folder = workspace.empty_folder("mutants")?;
+    for mutation in MUTATIONS {
+        let mutated = mutated(sources, &mutation)?;
+        for Source { name, text } in mutated.compile(nvrtc)? {
+            if kernels(&text) == 0 {
+                bail!("the mutant {} of {name} has no kernels", mutation.name);
+            }
+            let path = folder.join(format!("{}-{}.ptx", name.trim_end_matches(".ptx"), mutation.name));
+            fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
+        }
+    }
+    let mut command = workspace.cargo();
+    command.env("UNISONO_TEST_MUTANTS", &folder).args([
+        "test",
+        "--package",
+        "unisono-gpu",
+        "--features",
+        "sim",
+        "--test",
+        "races",
+    ]);
+    command.args(["--", "mutants_of_the_source_are_caught", "--ignored", "--nocapture"]);
+    step::run(&mut command, count)
+}
+
+fn mutated(sources: &Sources, mutation: &Mutation) -> Result<Sources> {
+    let is_meant = |main: &Source| mutation.of.contains(&main.name.trim_end_matches(".cu"));
+    let mut mutated = sources.clone();
+    mutated.mains.retain(is_meant);
+    let file = mutated.headers.iter_mut().find(|header| header.name == mutation.file);
+    let file = file.filter(|file| file.text.contains(mutation.from));
+    let file =
+        file.with_context(|| format!("{}: `{}` is not in {}", mutation.name, mutation.from, mutation.file))?;
+    file.text = file.text.replace(mutation.from, mutation.to);
+    Ok(mutated)
+}
