@@ -223,7 +223,7 @@ mod tests {
 
     #[test]
     fn python_is_run_when_it_is_asked_for() {
-        let rust = [Part::Lint, Part::Unit, Part::Models, Part::Sanitize, Part::Cross];
+        let rust = [Part::Lint, Part::Unit, Part::Kernels, Part::Models, Part::Sanitize, Part::Cross];
         assert_eq!(Options::default().parts(), rust);
         assert_eq!(
             Options { all: true, ..Options::default() }.parts(),
