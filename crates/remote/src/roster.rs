@@ -421,6 +421,17 @@ mod tests {
     }
 
     #[test]
+    fn whoever_broke_the_rules_is_told_of_where_messages_are_kept() {
+        let mut roster = roster(Leftovers::Kept);
+        come(&mut roster, 1);
+        roster.send(vec![1]);
+        assert_eq!(roster.acknowledge([1; 16], 9, 9), Err(Why::Broken));
+        assert!(roster.has_gone([1; 16], Why::Broken));
+        assert_eq!(come(&mut roster, 2), 1, "what it said cannot be believed");
+        assert_eq!([pid_in_trouble(&mut roster), pid_in_trouble(&mut roster)], [Some(1), None]);
+    }
+
+    #[test]
     fn nobody_is_told_of_where_messages_are_forgotten_or_kept() {
         for (leftovers, resumes_at) in [(Leftovers::Forgotten, 1), (Leftovers::Kept, 0)] {
             let mut roster = roster(leftovers);
