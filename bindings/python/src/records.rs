@@ -3,14 +3,14 @@
 //! Threads of the library must not take the interpreter's lock: one that waited for it while the interpreter ends would be
 //! waited for in turn. So an event is written down as text and put into a queue of bounded length, without waiting; a daemon
 //! thread of Python's (`unisono._logging`) takes it out and hands it to the logger `unisono`. What does not fit is counted,
-//! and the count is told.
+//! and the count is told. The lock is the standard library's: its sleepers are known to the kernel alone, and a forked child finds
+//! nothing of those that it does not have.
 
 use std::collections::VecDeque;
 use std::fmt::{self, Write};
-use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
+use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
 use pyo3::prelude::*;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record as SpanRecord};
@@ -19,8 +19,8 @@ use tracing::{Event, Level, Metadata, Subscriber};
 /// How many events wait for Python at most.
 const MOST_RECORDS: usize = 1024;
 
-/// How long an event waits for the queue, which is held for moments.
-const LONGEST_WAIT: Duration = Duration::from_millis(50);
+/// How often an event looks for the queue to be free.
+const MOST_LOOKS: usize = 1000;
 
 /// Python's number for a level, and the text.
 type Record = (u8, String);
@@ -54,13 +54,10 @@ pub(crate) fn next_record(py: Python<'_>, seconds: f64) -> Option<(u8, String)> 
     let queue = QUEUE.get()?;
     let patience = Duration::try_from_secs_f64(seconds).unwrap_or_default();
     py.detach(|| {
-        let deadline = Instant::now().checked_add(patience);
-        let mut waiting = queue.records.lock();
+        let mut waiting = queue.lock();
         if waiting.records.is_empty() && waiting.lost == 0 {
-            match deadline {
-                Some(deadline) => drop(queue.added.wait_until(&mut waiting, deadline)),
-                None => queue.added.wait(&mut waiting),
-            }
+            let woken = queue.added.wait_timeout(waiting, patience);
+            waiting = woken.unwrap_or_else(PoisonError::into_inner).0;
         }
         let record = waiting.records.pop_front();
         record.or_else(|| match std::mem::take(&mut waiting.lost) {
@@ -68,6 +65,24 @@ pub(crate) fn next_record(py: Python<'_>, seconds: f64) -> Option<(u8, String)> 
             lost => Some((30, format!("{lost} log events were lost: too many at once"))),
         })
     })
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// It is held for moments, unless this is a forked child in which whoever held it does not exist.
+    fn lock_soon(&self) -> Option<MutexGuard<'_, Waiting>> {
+        (0..MOST_LOOKS).find_map(|_| match self.records.try_lock() {
+            Ok(waiting) => Some(waiting),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => {
+                std::thread::yield_now();
+                None
+            }
+        })
+    }
 }
 
 /// Takes events and puts them into the queue.
@@ -90,8 +105,7 @@ impl Subscriber for Collector {
         let Some(queue) = QUEUE.get() else { return };
         let mut text = Text::default();
         event.record(&mut text);
-        // In a forked child whoever held the lock may not exist.
-        let Some(mut waiting) = queue.records.try_lock_for(LONGEST_WAIT) else { return };
+        let Some(mut waiting) = queue.lock_soon() else { return };
         if waiting.records.len() < MOST_RECORDS {
             waiting.records.push_back((python_level(*event.metadata().level()), text.message + &text.fields));
             queue.added.notify_one();

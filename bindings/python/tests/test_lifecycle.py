@@ -230,6 +230,20 @@ def test_a_forked_child_is_told_and_its_parent_goes_on(ranks: Any) -> None:
     assert ranks(2, uses_it_in_a_child).results() == [True, True]
 
 
+def test_forked_children_make_communicators_of_their_own_whatever_sleeps_in_their_parent(ranks: Any) -> None:
+    comms = unisono.in_process(2)
+    works = [comm.barrier(wait=False) for comm in comms]
+    for work in works:
+        work.wait()  # the communicators' threads, and the logging's, sleep now
+    for _ in range(5):
+        assert ranks(2, starts_many, method="fork").results() == [190.0, 190.0]
+
+
+def starts_many(comm: unisono.Communicator) -> Any:
+    works = [comm.all_reduce(np.full(8, float(k)), wait=False) for k in range(20)]
+    return sum(work.wait()[0] for work in works) / 2
+
+
 def test_a_communicator_in_a_cycle_is_collected_and_has_left() -> None:
     class Owner:
         pass

@@ -71,7 +71,9 @@ def test_collectives_synchronous_and_started() -> None:
 
             def done(handle: Any) -> None:
                 if async_op:
-                    assert handle.wait() and handle.is_completed() and handle.is_success()
+                    assert handle.wait()
+                    # A newer torch forwards nothing else.
+                    assert not unisono.torch._IS_WHOLE_GROUP or handle.is_completed() and handle.is_success()
 
             tensor = torch.full((5,), float(rank))
             done(dist.all_reduce(tensor, async_op=async_op))
@@ -154,6 +156,8 @@ def test_transfers_of_any_size_with_tags_in_any_order_and_from_anybody() -> None
                 got = torch.zeros(1, dtype=torch.int64)
                 assert dist.recv(got, 0, tag=tag) == 0 and got.item() == tag
         dist.barrier()
+        if not unisono.torch._IS_WHOLE_GROUP:
+            return  # where torch does not ask a handle whom it was from
         if rank == 0:
             seen = []
             for _ in range(world - 1):

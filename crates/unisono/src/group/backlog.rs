@@ -6,15 +6,17 @@
 //!
 //! The one invariant that matters: **AHEAD stands from before an operation can be seen by its thread until it is over**,
 //! so that a call that was made after another was started never overtakes it.
+//!
+//! The lock is the standard library's: its sleepers are known to the kernel alone, so that a child that is forked while the thread
+//! sleeps here, and makes a communicator of its own, finds nothing of it.
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
-
-use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::error::{BoxedResult, Error, Result};
 use crate::interrupt;
@@ -57,9 +59,14 @@ struct Jobs {
 }
 
 impl Backlog {
+    /// Nothing panics while it is held that would leave it half changed.
+    fn lock(&self) -> MutexGuard<'_, Jobs> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Let `job` be carried out after all that were added before.
     pub(crate) fn add(&self, job: Job) {
-        let mut jobs = self.jobs.lock();
+        let mut jobs = self.lock();
         jobs.started += 1;
         jobs.waiting.push_back(job);
         // Release: a call that happens after this one sees it (acquire in `Group::enter_in_turn`).
@@ -69,16 +76,18 @@ impl Backlog {
 
     /// The life of the thread that carries them out: until the end, and until nothing waits any more.
     pub(crate) fn work(&self) {
-        let mut jobs = self.jobs.lock();
+        let mut jobs = self.lock();
         jobs.worker = Some(std::thread::current().id());
         loop {
             while let Some(job) = jobs.waiting.pop_front() {
                 jobs.operates = true;
+                drop(jobs);
                 // What panics in here is a waker of the caller's.
-                let outcome = MutexGuard::unlocked(&mut jobs, || catch_unwind(AssertUnwindSafe(job)));
+                let outcome = catch_unwind(AssertUnwindSafe(job));
                 if outcome.is_err() {
                     tracing::error!("what was to be told of the end of an operation panicked");
                 }
+                jobs = self.lock();
                 jobs.over += 1;
                 if jobs.over == jobs.started {
                     self.state.fetch_and(!AHEAD, Ordering::AcqRel);
@@ -88,20 +97,20 @@ impl Backlog {
             if jobs.ends {
                 return;
             }
-            self.added.wait(&mut jobs);
+            jobs = self.added.wait(jobs).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
     /// No more will be added: the thread ends when all are over.
     pub(crate) fn end(&self) {
-        self.jobs.lock().ends = true;
+        self.lock().ends = true;
         self.added.notify_all();
     }
 
     /// The calling thread makes a call for an operation, whose own word says whether it is `under_way`: if so the thread is in
     /// turn until it is over, like the worker.
     pub(crate) fn join_in(&self, under_way: &AtomicBool) {
-        let mut jobs = self.jobs.lock();
+        let mut jobs = self.lock();
         if under_way.load(Ordering::Relaxed) && !jobs.is_in_turn() {
             jobs.helpers.push(std::thread::current().id());
         }
@@ -109,7 +118,7 @@ impl Backlog {
 
     /// The operation has come to its end; whoever waits for it has yet to be told. Its word is written and read under the lock.
     pub(crate) fn end_operation(&self, under_way: &AtomicBool) {
-        let mut jobs = self.jobs.lock();
+        let mut jobs = self.lock();
         under_way.store(false, Ordering::Relaxed);
         jobs.operates = false;
         jobs.helpers.clear();
@@ -117,13 +126,13 @@ impl Backlog {
 
     /// The group was stopped: nobody waits for a turn any more.
     pub(crate) fn wake(&self) {
-        let _jobs = self.jobs.lock(); // Who has looked and found nothing sleeps by now.
+        let _jobs = self.lock(); // Who has looked and found nothing sleeps by now.
         self.over.notify_all();
     }
 
     /// See that the calling thread may sleep until a job is over: the one that carries them out would sleep for ever.
     pub(crate) fn check_may_wait(&self, operation: &'static str) -> Result<()> {
-        if self.jobs.lock().is_worker() {
+        if self.lock().is_worker() {
             return Err(waits_for_a_later_one(operation));
         }
         Ok(())
@@ -131,7 +140,7 @@ impl Backlog {
 
     /// Whether the calling thread is inside of an operation of these. Who is told of its end on the same thread is not.
     pub(crate) fn operates_here(&self) -> bool {
-        let jobs = self.jobs.lock();
+        let jobs = self.lock();
         jobs.is_worker() && jobs.operates
     }
 
@@ -144,13 +153,16 @@ impl Backlog {
         is_stopped: impl Fn() -> bool,
         goes_on: impl Fn() -> BoxedResult<()>,
     ) -> BoxedResult<()> {
-        let mut jobs = self.jobs.lock();
+        let mut jobs = self.lock();
         let ahead = jobs.started;
         while !jobs.is_in_turn() && jobs.over < ahead && !is_stopped() {
             let look = Instant::now() + LOOK_EVERY;
             let until = deadline.map_or(look, |deadline| deadline.min(look));
-            self.over.wait_until(&mut jobs, interrupt::next_question(Some(until)).unwrap_or(until));
-            MutexGuard::unlocked(&mut jobs, &goes_on)?;
+            let until = interrupt::next_question(Some(until)).unwrap_or(until);
+            let nap = until.saturating_duration_since(Instant::now());
+            drop(self.over.wait_timeout(jobs, nap).unwrap_or_else(PoisonError::into_inner));
+            goes_on()?;
+            jobs = self.lock();
         }
         Ok(())
     }
@@ -174,7 +186,7 @@ impl Jobs {
 
 impl fmt::Debug for Backlog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let jobs = self.jobs.lock();
+        let jobs = self.lock();
         f.debug_struct("Backlog")
             .field("started", &jobs.started)
             .field("over", &jobs.over)

@@ -3,11 +3,10 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
 use unisono_os::fork_guard::ForkMark;
 
 use crate::error::{Error, Result};
@@ -24,7 +23,7 @@ pub struct Pending<B> {
     parent: u32,
 }
 
-/// Where the result appears.
+/// Where the result appears. The lock is the standard library's, for the sake of forked children: see [`Backlog`].
 pub(super) struct Slot<B> {
     state: Mutex<State<B>>,
     finished: Condvar,
@@ -50,9 +49,13 @@ impl<B> State<B> {
 }
 
 impl<B> Slot<B> {
+    fn lock(&self) -> MutexGuard<'_, State<B>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The operation is over.
     pub(super) fn finish(&self, result: Result<B>) {
-        let before = std::mem::replace(&mut *self.state.lock(), State::Finished(result));
+        let before = std::mem::replace(&mut *self.lock(), State::Finished(result));
         self.finished.notify_all();
         if let State::Running(Some(waker)) = before {
             waker.wake();
@@ -74,13 +77,13 @@ impl<B> Pending<B> {
     /// Those of the operation.
     pub fn wait(self) -> Result<B> {
         self.check_process()?;
-        let mut state = self.slot.state.lock();
+        let mut state = self.slot.lock();
         loop {
             if let Some(result) = state.take() {
                 return result;
             }
             self.backlog.check_may_wait("wait")?;
-            self.slot.finished.wait(&mut state);
+            state = self.slot.finished.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -108,28 +111,27 @@ impl<B> Pending<B> {
             return Ok(Err(error));
         }
         let deadline = Instant::now().checked_add(timeout);
-        let mut state = self.slot.state.lock();
+        let mut state = self.slot.lock();
         loop {
             if let Some(result) = state.take() {
                 return Ok(result);
             }
-            let timed_out = match deadline {
-                Some(deadline) => self.slot.finished.wait_until(&mut state, deadline).timed_out(),
-                None => {
-                    self.slot.finished.wait(&mut state);
-                    false
-                }
-            };
-            if timed_out && matches!(*state, State::Running(_)) {
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if left == Some(Duration::ZERO) {
                 drop(state);
                 return Err(self);
             }
+            let finished = &self.slot.finished;
+            state = match left {
+                Some(left) => finished.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
+                None => finished.wait(state).unwrap_or_else(PoisonError::into_inner),
+            };
         }
     }
 
     /// Whether the operation is over, so that [`wait`](Self::wait) returns at once.
     pub fn is_finished(&self) -> bool {
-        self.check_process().is_err() || !matches!(*self.slot.state.lock(), State::Running(_))
+        self.check_process().is_err() || !matches!(*self.slot.lock(), State::Running(_))
     }
 
     /// The thread that works on it does not exist in a forked child.
@@ -148,7 +150,7 @@ impl<B> Future for Pending<B> {
         if let Err(error) = self.check_process() {
             return Poll::Ready(Err(error));
         }
-        let mut state = self.slot.state.lock();
+        let mut state = self.slot.lock();
         if let Some(result) = state.take() {
             return Poll::Ready(result);
         }
