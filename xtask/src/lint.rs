@@ -29,7 +29,7 @@ const SYSTEM_MEMBER: &str = "unisono-os";
 const LONGEST_FILE: usize = 500;
 
 /// What is written by hand, by the end of its name; shipped artefacts and generated headers (in folders `include`) are not.
-const WRITTEN_BY_HAND: [&str; 8] = ["rs", "py", "pyi", "h", "cu", "cuh", "hip", "toml"];
+const WRITTEN_BY_HAND: [&str; 9] = ["rs", "py", "pyi", "h", "cu", "cuh", "hip", "cpp", "toml"];
 
 type Check = fn(&Workspace) -> Result<()>;
 

@@ -7,6 +7,8 @@
 #define KERNEL extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 1)
 #define BY_VALUE const __grid_constant__
 
+enum : u32 { BLOCK_THREADS = 512 };
+
 DEVICE u32 thread_index() { return threadIdx.x; }
 DEVICE u32 block_index() { return blockIdx.x; }
 DEVICE u32 block_count() { return gridDim.x; }

@@ -10,7 +10,6 @@ using u64 = unsigned long long;
 
 enum : u32 { MAX_RANKS = 8 };
 enum : u32 { MAX_BLOCKS = 36 };
-enum : u32 { BLOCK_THREADS = 512 };
 
 // The words through which the blocks of one rank meet those of the others. Each rank has one in its own memory, which all
 // ranks have mapped; what is reduced in between (`scratch`) begins right behind it.

@@ -1,22 +1,29 @@
-//! The kernels as they are shipped: PTX for compute capability 8.0, which the driver compiles for the device at hand.
+//! The kernels as they are shipped: PTX for compute capability 8.0, which NVIDIA's driver compiles for the device at hand, and a
+//! code object for each of AMD's generations.
 //!
 //! Built by `cargo xtask kernels` from `kernels/`; `artefacts/versions.toml` says with what.
 
 use crate::dtype::DType;
 use crate::plan::Algorithm;
 
-/// A text of PTX with the kernels of one algorithm.
+/// The kernels of one algorithm.
 #[derive(Debug, Clone, Copy)]
 pub struct Artefact {
     /// Of which algorithm.
     pub algorithm: Algorithm,
-    /// The PTX.
+    /// For NVIDIA.
     pub ptx: &'static str,
+    /// For AMD: a generation's name, and its code object.
+    pub code_objects: [(&'static str, &'static [u8]); 2],
 }
 
 /// All of them.
 pub fn artefacts() -> [Artefact; 2] {
-    [Algorithm::OneShot, Algorithm::TwoShot].map(|algorithm| Artefact { algorithm, ptx: algorithm.ptx() })
+    [Algorithm::OneShot, Algorithm::TwoShot].map(|algorithm| Artefact {
+        algorithm,
+        ptx: algorithm.ptx(),
+        code_objects: algorithm.code_objects(),
+    })
 }
 
 impl Algorithm {
@@ -27,6 +34,19 @@ impl Algorithm {
         }
     }
 
+    fn code_objects(self) -> [(&'static str, &'static [u8]); 2] {
+        match self {
+            Self::OneShot => [
+                ("gfx90a", include_bytes!("../artefacts/one_shot-gfx90a.hsaco")),
+                ("gfx942", include_bytes!("../artefacts/one_shot-gfx942.hsaco")),
+            ],
+            Self::TwoShot => [
+                ("gfx90a", include_bytes!("../artefacts/two_shot-gfx90a.hsaco")),
+                ("gfx942", include_bytes!("../artefacts/two_shot-gfx942.hsaco")),
+            ],
+        }
+    }
+
     /// The name of the kernel for a type and a number of ranks.
     pub fn kernel(self, dtype: DType, world: usize) -> String {
         let algorithm = match self {
@@ -34,5 +54,31 @@ impl Algorithm {
             Self::TwoShot => "two_shot",
         };
         format!("{algorithm}_{}_{world}", dtype.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layout::MAX_RANKS;
+
+    fn contains(bytes: &[u8], text: &str) -> bool {
+        bytes.windows(text.len()).any(|window| window == text.as_bytes())
+    }
+
+    #[test]
+    fn every_kernel_is_in_every_artefact() {
+        for Artefact { algorithm, ptx, code_objects } in artefacts() {
+            for (generation, code) in code_objects {
+                assert!(code.starts_with(b"\x7fELF") && contains(code, &format!("amdhsa--{generation}")));
+            }
+            for (world, dtype) in (2..=MAX_RANKS).flat_map(|world| DType::ALL.map(|dtype| (world, dtype))) {
+                let name = algorithm.kernel(dtype, world);
+                assert!(ptx.contains(&format!(".entry {name}(")), "{name}");
+                // A code object has a descriptor for each kernel.
+                let descriptor = format!("{name}.kd\0");
+                assert!(code_objects.iter().all(|(_, code)| contains(code, &descriptor)), "{name}");
+            }
+        }
     }
 }

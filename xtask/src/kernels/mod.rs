@@ -1,10 +1,13 @@
 //! `cargo xtask kernels`: from the sources of the GPU kernels to what is shipped, and what can be said about that without a GPU.
 //!
-//! The PTX in `crates/gpu/artefacts` is checked in, so that nobody needs a compiler. Here it is built anew, by a compiler of
-//! exactly the recorded version, and compared byte for byte. Then it is assembled for several generations of GPUs, none of which
-//! may spill registers, and read for flags that are not what they must be. `--mutants` takes the synchronisation out of
-//! the sources, one piece at a time, and shows that the simulator finds each out.
+//! PTX and AMD's code objects in `crates/gpu/artefacts` are checked in, so that nobody needs a compiler. Here they are built
+//! anew, by compilers of exactly the recorded versions, and compared byte for byte. Then the PTX is assembled for several
+//! generations of GPUs, none of which may spill registers, and both are read for flags that are not what they must be; and the
+//! same source runs on the host under ThreadSanitizer. `--mutants` takes the synchronisation out of the sources, one piece at
+//! a time, and shows that the simulator, and ThreadSanitizer, find each out.
 
+mod amd;
+mod host;
 mod mutants;
 mod nvrtc;
 
@@ -49,31 +52,50 @@ pub(crate) fn run(workspace: &Workspace, options: &Options, count: &mut Count) -
     )?;
     let nvrtc = Nvrtc::load(&wheel)?;
     let sources = Sources::read(&workspace.root.join(CRATE).join("kernels"))?;
-    let built = sources.compile(&nvrtc)?;
+    let ptx = sources.compile(&nvrtc)?;
+    let code_objects = amd::compile(workspace, &sources, &ptx)?;
+    let built = [ptx.as_slice(), &code_objects].concat();
     let artefacts = workspace.root.join(CRATE).join("artefacts");
+    let record = record(&amd::compiler(workspace)?);
     if options.refresh {
-        write(&built, &artefacts)?;
+        write(&built, &record, &artefacts)?;
     } else {
-        compare(&built, &artefacts)?;
+        compare(&built, &record, &artefacts)?;
     }
-    assemble(workspace, &artefacts, &built)?;
-    built.iter().try_for_each(flags_are_at_system_scope)?;
+    assemble(workspace, &artefacts, &ptx)?;
+    ptx.iter().try_for_each(flags_are_at_system_scope)?;
+    host::run(workspace, &sources)?;
     if options.mutants {
         mutants::run(workspace, &nvrtc, &sources, count)?;
     }
     Ok(())
 }
 
-/// The files of kernels: those that are compiled, and those that are included.
+/// What is shipped.
 #[derive(Debug, Clone)]
+struct Artefact {
+    name: String,
+    bytes: Vec<u8>,
+}
+
+impl Artefact {
+    fn text(&self) -> Result<&str> {
+        std::str::from_utf8(&self.bytes).with_context(|| format!("{} is no text", self.name))
+    }
+}
+
+/// The files of kernels: those that are compiled, by target, and those that are included.
+#[derive(Debug, Clone, Default)]
 struct Sources {
     mains: Vec<Source>,
+    hip: Vec<Source>,
+    host: Vec<Source>,
     headers: Vec<Source>,
 }
 
 impl Sources {
     fn read(folder: &Path) -> Result<Self> {
-        let mut found = Self { mains: Vec::new(), headers: Vec::new() };
+        let mut found = Self::default();
         for entry in fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))? {
             let path = entry.context("reading the kernels")?.path();
             let name = path.file_name().and_then(|name| name.to_str()).context("a kernel without a name")?;
@@ -81,62 +103,68 @@ impl Sources {
             let source = Source { name: name.to_owned(), text };
             match path.extension().and_then(|end| end.to_str()) {
                 Some("cu") => found.mains.push(source),
+                Some("hip") => found.hip.push(source),
+                Some("cpp") => found.host.push(source),
                 Some("h") => found.headers.push(source),
                 _ => {}
             }
         }
         found.mains.sort_by(|a, b| a.name.cmp(&b.name));
+        found.hip.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(found)
     }
 
-    fn compile(&self, nvrtc: &Nvrtc) -> Result<Vec<Source>> {
+    /// The PTX of each.
+    fn compile(&self, nvrtc: &Nvrtc) -> Result<Vec<Artefact>> {
         let one = |main: &Source| {
             let text = nvrtc.compile(main, &self.headers)?;
-            Ok(Source { name: main.name.replace(".cu", ".ptx"), text })
+            Ok(Artefact { name: main.name.replace(".cu", ".ptx"), bytes: text.into_bytes() })
         };
         self.mains.iter().map(one).collect()
     }
 }
 
 /// What the artefacts were built with, as it is recorded beside them.
-fn record() -> String {
-    let options = nvrtc::OPTIONS.map(|option| format!("\"{option}\"")).join(", ");
-    format!("# Written by `cargo xtask kernels --refresh`.\nnvrtc = \"{VERSION}\"\noptions = [{options}]\n")
+fn record(clang: &str) -> String {
+    let listed =
+        |options: &[&str]| options.iter().map(|one| format!("\"{one}\"")).collect::<Vec<_>>().join(", ");
+    format!(
+        "# Written by `cargo xtask kernels --refresh`.\nnvrtc = \"{VERSION}\"\nnvrtc-options = [{}]\nclang = \"{clang}\"\n\
+         clang-options = [{}]\n",
+        listed(&nvrtc::OPTIONS),
+        listed(&amd::OPTIONS)
+    )
 }
 
-fn write(built: &[Source], artefacts: &Path) -> Result<()> {
+fn write(built: &[Artefact], record: &str, artefacts: &Path) -> Result<()> {
     fs::create_dir_all(artefacts).with_context(|| format!("creating {}", artefacts.display()))?;
-    for Source { name, text } in built {
-        println!("writing {CRATE}/artefacts/{name}: {} kernels, {} bytes", kernels(text), text.len());
-        fs::write(artefacts.join(name), text).with_context(|| format!("writing {name}"))?;
+    for Artefact { name, bytes } in built {
+        println!("writing {CRATE}/artefacts/{name}: {} bytes", bytes.len());
+        fs::write(artefacts.join(name), bytes).with_context(|| format!("writing {name}"))?;
     }
-    fs::write(artefacts.join("versions.toml"), record()).context("writing versions.toml")
+    fs::write(artefacts.join("versions.toml"), record).context("writing versions.toml")
 }
 
-fn compare(built: &[Source], artefacts: &Path) -> Result<()> {
-    let read = |name: &str| {
-        fs::read_to_string(artefacts.join(name)).with_context(|| format!("reading {CRATE}/artefacts/{name}"))
-    };
+fn compare(built: &[Artefact], record: &str, artefacts: &Path) -> Result<()> {
     const HOW: &str = "look at what `cargo xtask kernels --refresh` changes, run the tests, and check it in";
-    let recorded = read("versions.toml")?;
-    if recorded != record() {
-        bail!("the artefacts were built with\n{recorded}and the compiler at hand is\n{}{HOW}", record());
+    let read = |name: &str| {
+        fs::read(artefacts.join(name)).with_context(|| format!("reading {CRATE}/artefacts/{name}"))
+    };
+    let recorded = String::from_utf8_lossy(&read("versions.toml")?).into_owned();
+    if recorded != record {
+        bail!("the artefacts were built with\n{recorded}and the compilers at hand are\n{record}{HOW}");
     }
-    for Source { name, text } in built {
-        if read(name)? != *text {
+    for Artefact { name, bytes } in built {
+        if read(name)? != *bytes {
             bail!("{CRATE}/artefacts/{name} is not what its sources are compiled to: {HOW}");
         }
-        println!("{name}: {} kernels, the same bytes as shipped", kernels(text));
+        println!("{name}: the same bytes as shipped");
     }
     Ok(())
 }
 
-fn kernels(ptx: &str) -> usize {
-    ptx.matches(".entry").count()
-}
-
 /// With NVIDIA's assembler, for every generation; no kernel may keep registers in memory.
-fn assemble(workspace: &Workspace, artefacts: &Path, built: &[Source]) -> Result<()> {
+fn assemble(workspace: &Workspace, artefacts: &Path, ptx: &[Artefact]) -> Result<()> {
     let wheel = pip::unpacked_wheel(
         workspace,
         &workspace.root.join("xtask/ptxas-requirements.txt"),
@@ -146,7 +174,7 @@ fn assemble(workspace: &Workspace, artefacts: &Path, built: &[Source]) -> Result
     let mut permissions = fs::metadata(&ptxas).context("looking for ptxas")?.permissions();
     permissions.set_mode(0o755);
     fs::set_permissions(&ptxas, permissions).context("making ptxas executable")?;
-    for Source { name, .. } in built {
+    for Artefact { name, .. } in ptx {
         for generation in GENERATIONS {
             let log = assemble_one(workspace, &ptxas, &artefacts.join(name), generation)?;
             let spilling =
@@ -185,9 +213,9 @@ fn most_registers(log: &str) -> u32 {
 }
 
 /// Between devices a flag orders data only as a release or an acquire at system scope, and only if nothing else reads it.
-fn flags_are_at_system_scope(ptx: &Source) -> Result<()> {
+fn flags_are_at_system_scope(ptx: &Artefact) -> Result<()> {
     let mut wrong = Vec::new();
-    for (number, line) in ptx.text.lines().enumerate() {
+    for (number, line) in ptx.text()?.lines().enumerate() {
         if !is_allowed(line) {
             wrong.push(format!("{}, line {}: {}", ptx.name, number + 1, line.trim()));
         }

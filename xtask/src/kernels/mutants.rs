@@ -5,10 +5,10 @@
 
 use std::fs;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use super::nvrtc::{Nvrtc, Source};
-use super::{Sources, kernels};
+use super::{Artefact, Sources, host};
 use crate::step::{self, Count};
 use crate::workspace::Workspace;
 
@@ -24,6 +24,27 @@ struct Mutation {
 }
 
 const BOTH: &[&str] = &["one_shot", "two_shot"];
+
+/// What only CUDA has.
+const CUDA: &str = "prologue_cuda.h";
+
+/// Mutants that only the host has; the others that are not CUDA's run there, too.
+const ON_THE_HOST: [Mutation; 2] = [
+    Mutation {
+        name: "relaxed-posts",
+        of: BOTH,
+        file: "prologue_host.h",
+        from: "__ATOMIC_RELEASE",
+        to: "__ATOMIC_RELAXED",
+    },
+    Mutation {
+        name: "relaxed-waits",
+        of: BOTH,
+        file: "prologue_host.h",
+        from: "__ATOMIC_ACQUIRE",
+        to: "__ATOMIC_RELAXED",
+    },
+];
 
 const MUTATIONS: [Mutation; 12] = [
     Mutation {
@@ -47,38 +68,14 @@ const MUTATIONS: [Mutation; 12] = [
         from: "    meet_at_end<world>(call);",
         to: "",
     },
-    Mutation {
-        name: "relaxed-posts",
-        of: BOTH,
-        file: "prologue_cuda.h",
-        from: "st.release.sys",
-        to: "st.relaxed.sys",
-    },
-    Mutation {
-        name: "relaxed-waits",
-        of: BOTH,
-        file: "prologue_cuda.h",
-        from: "ld.acquire.sys",
-        to: "ld.relaxed.sys",
-    },
-    Mutation {
-        name: "volatile-posts",
-        of: BOTH,
-        file: "prologue_cuda.h",
-        from: "st.release.sys",
-        to: "st.volatile",
-    },
-    Mutation {
-        name: "volatile-waits",
-        of: BOTH,
-        file: "prologue_cuda.h",
-        from: "ld.acquire.sys",
-        to: "ld.volatile",
-    },
+    Mutation { name: "relaxed-posts", of: BOTH, file: CUDA, from: "st.release.sys", to: "st.relaxed.sys" },
+    Mutation { name: "relaxed-waits", of: BOTH, file: CUDA, from: "ld.acquire.sys", to: "ld.relaxed.sys" },
+    Mutation { name: "volatile-posts", of: BOTH, file: CUDA, from: "st.release.sys", to: "st.volatile" },
+    Mutation { name: "volatile-waits", of: BOTH, file: CUDA, from: "ld.acquire.sys", to: "ld.volatile" },
     Mutation {
         name: "posts-for-the-device",
         of: BOTH,
-        file: "prologue_cuda.h",
+        file: CUDA,
         from: "st.release.sys",
         to: "st.release.gpu",
     },
@@ -111,13 +108,13 @@ pub(super) fn run(workspace: &Workspace, nvrtc: &Nvrtc, sources: &Sources, count
     let folder = workspace.empty_folder("mutants")?;
     for mutation in MUTATIONS {
         let mutated = mutated(sources, &mutation)?;
-        for Source { name, text } in mutated.compile(nvrtc)? {
-            if kernels(&text) == 0 {
-                bail!("the mutant {} of {name} has no kernels", mutation.name);
-            }
+        for Artefact { name, bytes } in mutated.compile(nvrtc)? {
             let path = folder.join(format!("{}-{}.ptx", name.trim_end_matches(".ptx"), mutation.name));
-            fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
+            fs::write(&path, bytes).with_context(|| format!("writing {}", path.display()))?;
         }
+    }
+    for mutation in MUTATIONS.iter().filter(|mutation| mutation.file != CUDA).chain(&ON_THE_HOST) {
+        host::catch(workspace, mutation.name, &mutated(sources, mutation)?)?;
     }
     let mut command = workspace.cargo();
     command.env("UNISONO_TEST_MUTANTS", &folder).args([

@@ -1,0 +1,10 @@
+#include "types.h"
+
+#include "prologue_hip.h"
+
+#include "elements.h"
+#include "meeting.h"
+#include "all_reduce.h"
+#include "entries.h"
+
+ENTRIES(one_shot)

@@ -1,0 +1,68 @@
+//! The kernels' source on the host, under ThreadSanitizer: what holds for every target, so also for those that no simulator runs.
+//!
+//! `crates/gpu/kernels/host.cpp` has a thread of the operating system for every thread of a device. That it sees what is wrong
+//! is shown by mutants, as for the PTX.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use super::Sources;
+use crate::setup::apt::{self, Needed};
+use crate::workspace::Workspace;
+
+/// A mutant must be found within so many runs: the operating system draws the order of events, and not very differently.
+const RUNS: usize = 100;
+
+/// Builds and runs it; fails on a wrong result or a race.
+pub(super) fn run(workspace: &Workspace, sources: &Sources) -> Result<()> {
+    match complaint(workspace, &build(workspace, sources)?)? {
+        None => println!("the kernels on the host, under ThreadSanitizer: no race, the sums of a plain loop"),
+        Some(complaint) => bail!("the kernels on the host: {complaint}"),
+    }
+    Ok(())
+}
+
+/// In how many runs the mutant was found, and by what; fails if it was not.
+pub(super) fn catch(workspace: &Workspace, name: &str, mutant: &Sources) -> Result<()> {
+    let program = build(workspace, mutant)?;
+    for run in 1..=RUNS {
+        if let Some(complaint) = complaint(workspace, &program)? {
+            let kind = if complaint.contains("data race") { "race" } else { "wrong result or time-out" };
+            println!("caught: on the host, {name}: {kind}, run {run}");
+            return Ok(());
+        }
+    }
+    bail!("on the host, the mutant {name} was not caught in {RUNS} runs")
+}
+
+fn build(workspace: &Workspace, sources: &Sources) -> Result<PathBuf> {
+    apt::install_missing(workspace, &[Needed { sign: "g++", package: "g++" }])?;
+    let folder = workspace.empty_folder("host-kernels")?;
+    for source in sources.headers.iter().chain(&sources.host) {
+        fs::write(folder.join(&source.name), &source.text)
+            .with_context(|| format!("writing {}", source.name))?;
+    }
+    let program = folder.join("program");
+    let built = workspace
+        .command("g++")
+        .args(["-std=c++17", "-O1", "-g", "-ffp-contract=off", "-fsanitize=thread"])
+        .args(["-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Wno-unused"])
+        .arg(folder.join("host.cpp"))
+        .arg("-o")
+        .arg(&program)
+        .output()
+        .context("starting g++")?;
+    if !built.status.success() {
+        bail!("g++ refuses the kernels:\n{}", String::from_utf8_lossy(&built.stderr));
+    }
+    Ok(program)
+}
+
+/// What one run complains about, if it does.
+fn complaint(workspace: &Workspace, program: &Path) -> Result<Option<String>> {
+    let done = workspace.command(program).output().context("starting the kernels on the host")?;
+    let said = String::from_utf8_lossy(&done.stdout).into_owned() + &String::from_utf8_lossy(&done.stderr);
+    Ok((!done.status.success()).then_some(said))
+}
