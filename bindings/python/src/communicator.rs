@@ -191,6 +191,11 @@ impl Communicator {
     }
 
     #[getter]
+    fn window_bytes(&self) -> usize {
+        self.inner.parameters().window_bytes
+    }
+
+    #[getter]
     fn timeout(&self) -> f64 {
         self.inner.timeout().map_or(f64::INFINITY, |timeout| timeout.as_secs_f64())
     }

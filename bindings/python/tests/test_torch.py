@@ -22,7 +22,7 @@ WORLD = 3
 PATIENCE = timedelta(seconds=60)
 
 
-def _rank(rank: int, world: int, file: str, work: Callable[..., Any], pipe: Any, backend: str) -> None:
+def _rank(rank: int, world: int, file: str, work: Callable[..., Any], pipe: Any, backend: str | None) -> None:
     try:
         torch.set_num_threads(1)
         dist.init_process_group(
@@ -36,7 +36,7 @@ def _rank(rank: int, world: int, file: str, work: Callable[..., Any], pipe: Any,
         os._exit(1)
 
 
-def run(work: Callable[[int, int], Any], world: int = WORLD, backend: str = "unisono") -> list[Any]:
+def run(work: Callable[[int, int], Any], world: int = WORLD, backend: str | None = "unisono") -> list[Any]:
     """What `work(rank, world)` returns on each rank of a group."""
     context = mp.get_context("fork")
     with tempfile.TemporaryDirectory() as folder:
@@ -172,6 +172,22 @@ def test_transfers_of_any_size_with_tags_in_any_order_and_from_anybody() -> None
     run(work)
 
 
+@pytest.mark.parametrize("window", ["128", "1K", "16K"])
+def test_transfers_fit_any_window(window: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def work(rank: int, world: int) -> None:
+        for count in (1, 15, 16, 60, 200, 255, 256, 1000, 4000, 5000):
+            handles = [dist.isend(torch.full((count,), float(k)), 1 - rank) for k in range(20)]
+            for k in range(20):
+                got = torch.zeros(count)
+                dist.recv(got, 1 - rank)
+                assert torch.equal(got, torch.full((count,), float(k)))
+            for handle in handles:
+                assert handle is not None and handle.wait()
+
+    monkeypatch.setenv("UNISONO_WINDOW_BYTES", window)
+    run(work, 2)
+
+
 def test_sub_groups_and_device_meshes() -> None:
     def work(rank: int, world: int) -> Any:
         pair = dist.new_group([0, 2])
@@ -262,24 +278,34 @@ def test_coalesced() -> None:
     run(work)
 
 
-def test_a_mixed_group_is_refused_where_torch_would_forget_half_of_it() -> None:
-    if not unisono.torch._IS_WHOLE_GROUP:
-        pytest.skip("this torch has real per-device backends")
-    with pytest.raises(ValueError, match="would forget"):
-        dist.init_process_group("cpu:unisono,cuda:gloo", store=dist.HashStore(), rank=0, world_size=1)
+def test_a_mixed_group_is_refused_where_torch_would_forget_half_of_it_and_works_elsewhere() -> None:
+    if unisono.torch._IS_WHOLE_GROUP:
+        with pytest.raises(ValueError, match="would forget"):
+            dist.init_process_group("cpu:unisono,cuda:gloo", store=dist.HashStore(), rank=0, world_size=1)
+        return
+
+    def work(rank: int, world: int) -> Any:
+        tensor = torch.ones(3)
+        dist.all_reduce(tensor)
+        backends = [dist.group.WORLD._get_backend(torch.device(device)) for device in ("cpu", "cuda")]
+        return tensor.tolist(), [type(backend).__name__ for backend in backends]
+
+    assert run(work, 2, "cpu:unisono,cuda:gloo") == [([2.0] * 3, ["Backend", "ProcessGroupGloo"])] * 2
 
 
 def test_install_makes_it_the_default_for_cpu_tensors() -> None:
     def work(rank: int, world: int) -> Any:
-        return dist.get_backend(dist.new_group())
+        tensor = torch.ones(3)
+        dist.all_reduce(tensor)
+        return str(dist.get_backend_config()), tensor.tolist()
 
     before = dist.Backend.default_device_backend_map["cpu"]
     unisono.torch.install()
     try:
-        assert dist.Backend.default_device_backend_map["cpu"] == "unisono"
+        results = run(work, 2, backend=None)
     finally:
         dist.Backend.default_device_backend_map["cpu"] = before
-    assert run(work, 2) == ["unisono", "unisono"]
+    assert results == [("cpu:unisono", [2.0, 2.0, 2.0])] * 2
 
 
 def test_a_dead_rank_is_named_by_torchs_operations_too() -> None:

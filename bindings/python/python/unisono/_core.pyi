@@ -55,6 +55,9 @@ class Communicator:
     def name(self) -> str:
         """What the group is called in messages."""
     @property
+    def window_bytes(self) -> int:
+        """What lies between a rank that sends and one that receives: a send of up to this size returns at once."""
+    @property
     def timeout(self) -> float:
         """How long an operation on this handle may wait, in seconds; `inf` is for ever."""
     def with_timeout(self, timeout: float) -> Communicator:

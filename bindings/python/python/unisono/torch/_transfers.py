@@ -19,8 +19,10 @@ import torch
 from .. import Busy, Communicator, Error, TimeoutError
 
 _HEADER = 2
-# Up to here a message is sent by the caller itself, if there is room for it.
+# Up to here a message is sent by the caller itself, if there is room for it. It goes as a whole or not at all, as long as it
+# fills less than a quarter of the window, with its line of a header.
 _SMALL = 16 * 1024
+_LINE = 64
 _AT_ONCE = 1e-6
 _NAP = 0.05
 
@@ -67,6 +69,7 @@ class Transfers:
         # What a thread waits for may come late; who wanted it has a deadline of its own.
         self._patient = comm.with_timeout(float("inf"))
         self._hasty = comm.with_timeout(_AT_ONCE)
+        self._small = min(_SMALL, comm.window_bytes // 4 - _LINE)
         self._outboxes: dict[int, _Outbox] = {}
         self._inboxes: dict[int, _Inbox] = {}
         self.changed = threading.Condition()
@@ -130,7 +133,7 @@ class _Outbox:
         header = torch.tensor([tag, data.numel()])
         with self._changed:
             parts = [header, data] if data.numel() else [header]
-            if not self._waiting and data.numel() <= _SMALL:
+            if not self._waiting and data.numel() <= self._transfers._small:
                 parts = self._send_now(parts)
             if not parts:
                 transfer.finish()
