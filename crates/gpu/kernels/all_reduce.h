@@ -31,33 +31,48 @@ DEVICE Sources<world> scratch_of(const Call& call) {
     return scratch;
 }
 
-// Reduces pack `index` of all sources into pack `target` of `output`: rank 0's, plus all others' in rank order, rounded once.
+// Reduces element `index` of all sources into element `target` of `output`: rank 0's, plus all others' in rank order, rounded
+// once.
+template <class Type, u32 world>
+DEVICE void reduce_element(const Sources<world>& from, u64 index, void* output, u64 target) {
+    using Row = Message<Type>;
+    float sum = Type::widen(Row::element(from.of[0], index), 0);
+#pragma unroll
+    for (u32 rank = 1; rank < world; ++rank) {
+        sum = add(sum, Type::widen(Row::element(from.of[rank], index), 0));
+    }
+    Row::element(output, target) = Type::narrow(sum);
+}
+
+// The same for a pack of elements.
+template <class Type, u32 world>
+DEVICE void reduce_whole_pack(const Sources<world>& from, u64 index, void* output, u64 target) {
+    using Row = Message<Type>;
+    Pack packs[world];
+#pragma unroll
+    for (u32 rank = 0; rank < world; ++rank) {
+        packs[rank] = Row::pack(from.of[rank], index);
+    }
+    Sums<Type> sums = widened<Type>(packs[0]);
+#pragma unroll
+    for (u32 rank = 1; rank < world; ++rank) {
+        accumulate(sums, packs[rank]);
+    }
+    Row::pack(output, target) = rounded(sums);
+}
+
+// The same for a pack that may be the message's last.
 template <class Type, u32 world>
 DEVICE void reduce_pack(const Sources<world>& from, u64 index, u64 elements, void* output, u64 target) {
     using Row = Message<Type>;
     if (Row::is_whole(index, elements)) {
-        Pack packs[world];
-#pragma unroll
-        for (u32 rank = 0; rank < world; ++rank) {
-            packs[rank] = Row::pack(from.of[rank], index);
-        }
-        Sums<Type> sums = widened<Type>(packs[0]);
-#pragma unroll
-        for (u32 rank = 1; rank < world; ++rank) {
-            accumulate(sums, packs[rank]);
-        }
-        Row::pack(output, target) = rounded(sums);
+        reduce_whole_pack<Type>(from, index, output, target);
         return;
     }
     const u64 begin = index * Row::PER_PACK;
 #pragma unroll 1
     for (u64 i = begin; i < elements; ++i) {
-        float sum = Type::widen(Row::element(from.of[0], i), 0);
-#pragma unroll
-        for (u32 rank = 1; rank < world; ++rank) {
-            sum = add(sum, Type::widen(Row::element(from.of[rank], i), 0));
-        }
-        Row::element(output, target * Row::PER_PACK + (i - begin)) = Type::narrow(sum);
+        reduce_element<Type>(from, i, output, target * Row::PER_PACK + (i - begin));
     }
 }
 

@@ -17,3 +17,16 @@
     ENTRIES_OF_TYPE(algorithm, f32, F32)     \
     ENTRIES_OF_TYPE(algorithm, f16, F16)     \
     ENTRIES_OF_TYPE(algorithm, bf16, BF16)
+
+// Of what does not depend on the type.
+#define BARE_ENTRY(algorithm, world) \
+    KERNEL algorithm##_##world(BY_VALUE Call call) { algorithm<world>(call); }
+
+#define BARE_ENTRIES(algorithm) \
+    BARE_ENTRY(algorithm, 2)    \
+    BARE_ENTRY(algorithm, 3)    \
+    BARE_ENTRY(algorithm, 4)    \
+    BARE_ENTRY(algorithm, 5)    \
+    BARE_ENTRY(algorithm, 6)    \
+    BARE_ENTRY(algorithm, 7)    \
+    BARE_ENTRY(algorithm, 8)

@@ -195,11 +195,63 @@ impl<D: Driver> AllReduce<D> {
                 needed,
             });
         }
-        let inputs = match staging {
-            Some(staging) => self.stage(input, bytes, staging)?,
-            None => self.row_of(input, bytes)?,
-        };
+        let inputs = self.inputs(input, bytes, staging)?;
         self.launch(plan, inputs, output, elements, dtype)
+    }
+
+    /// Puts a reduce-scatter on the stream: `output` becomes the sum of all ranks' portions of this rank, each of so many
+    /// elements. The input has a portion for each rank, one after the other. May be in place, into the own portion.
+    ///
+    /// # Errors
+    ///
+    /// As [`AllReduce::all_reduce`].
+    pub fn reduce_scatter(
+        &mut self,
+        input: u64,
+        output: u64,
+        elements: usize,
+        dtype: DType,
+        staging: Option<Staging>,
+    ) -> Result<(), Error> {
+        let portion = elements * dtype.size();
+        let is_in_place = output == input + (self.rank * portion) as u64;
+        check_aligned("input", input)?;
+        // In place the output is aligned where the kernel wants it to be.
+        if !is_in_place {
+            check_aligned("output", output)?;
+            check_apart((input, self.world * portion), (output, portion))?;
+        }
+        if elements == 0 {
+            return Ok(());
+        }
+        let inputs = self.inputs(input, self.world * portion, staging)?;
+        let blocks = plan::blocks(portion, self.most_blocks);
+        self.launch(Plan { algorithm: Algorithm::ReduceScatter, blocks }, inputs, output, elements, dtype)
+    }
+
+    /// Puts an all-gather on the stream: `output` becomes all ranks' inputs, one after the other, each of so many elements.
+    ///
+    /// # Errors
+    ///
+    /// As [`AllReduce::all_reduce`]; the output may not touch the input.
+    pub fn all_gather(
+        &mut self,
+        input: u64,
+        output: u64,
+        elements: usize,
+        dtype: DType,
+        staging: Option<Staging>,
+    ) -> Result<(), Error> {
+        let bytes = elements * dtype.size();
+        check_aligned("input", input)?;
+        check_aligned("output", output)?;
+        check_apart((input, bytes), (output, self.world * bytes))?;
+        if elements == 0 {
+            return Ok(());
+        }
+        let inputs = self.inputs(input, bytes, staging)?;
+        let blocks = plan::blocks(bytes, self.most_blocks);
+        self.launch(Plan { algorithm: Algorithm::AllGather, blocks }, inputs, output, bytes, dtype)
     }
 
     /// What peers need to reach the inputs that were captured: for each, in order, the handle of its allocation and where in
@@ -274,6 +326,14 @@ impl<D: Driver> AllReduce<D> {
         let closed = self.opened.values().map(|base| self.driver.close(*base)).collect::<Vec<_>>();
         self.driver.free(self.overdue)?;
         closed.into_iter().collect()
+    }
+
+    /// The row by which the peers find this input.
+    fn inputs(&mut self, input: u64, bytes: usize, staging: Option<Staging>) -> Result<u64, Error> {
+        match staging {
+            Some(staging) => self.stage(input, bytes, staging),
+            None => self.row_of(input, bytes),
+        }
     }
 
     fn stage(&self, input: u64, bytes: usize, staging: Staging) -> Result<u64, Error> {
@@ -355,14 +415,21 @@ fn bytes_from<D: Driver>(driver: &D, address: u64) -> Result<usize, Error> {
     Ok(allocation.bytes - (address - allocation.base) as usize)
 }
 
-fn check_buffers(input: u64, output: u64, bytes: usize) -> Result<(), Error> {
-    for (what, address) in [("input", input), ("output", output)] {
-        if !address.is_multiple_of(16) {
-            return Err(Error::Misaligned { what, address });
-        }
-    }
-    if input != output && input.abs_diff(output) < bytes as u64 {
-        return Err(Error::Overlap { input, output, bytes });
+fn check_aligned(what: &'static str, address: u64) -> Result<(), Error> {
+    if address.is_multiple_of(16) { Ok(()) } else { Err(Error::Misaligned { what, address }) }
+}
+
+/// Address and length of each.
+fn check_apart(input: (u64, usize), output: (u64, usize)) -> Result<(), Error> {
+    let ends = |(address, bytes): (u64, usize)| address + bytes as u64;
+    if input.0 < ends(output) && output.0 < ends(input) {
+        return Err(Error::Overlap { input: input.0, output: output.0, bytes: input.1.min(output.1) });
     }
     Ok(())
+}
+
+fn check_buffers(input: u64, output: u64, bytes: usize) -> Result<(), Error> {
+    check_aligned("input", input)?;
+    check_aligned("output", output)?;
+    if input == output { Ok(()) } else { check_apart((input, bytes), (output, bytes)) }
 }

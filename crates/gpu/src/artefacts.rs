@@ -18,8 +18,8 @@ pub struct Artefact {
 }
 
 /// All of them.
-pub fn artefacts() -> [Artefact; 2] {
-    [Algorithm::OneShot, Algorithm::TwoShot].map(|algorithm| Artefact {
+pub fn artefacts() -> [Artefact; 4] {
+    Algorithm::ALL.map(|algorithm| Artefact {
         algorithm,
         ptx: algorithm.ptx(),
         code_objects: algorithm.code_objects(),
@@ -27,33 +27,58 @@ pub fn artefacts() -> [Artefact; 2] {
 }
 
 impl Algorithm {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::OneShot, Self::TwoShot, Self::ReduceScatter, Self::AllGather];
+
     pub(crate) fn ptx(self) -> &'static str {
         match self {
             Self::OneShot => include_str!("../artefacts/one_shot.ptx"),
             Self::TwoShot => include_str!("../artefacts/two_shot.ptx"),
+            Self::ReduceScatter => include_str!("../artefacts/reduce_scatter.ptx"),
+            Self::AllGather => include_str!("../artefacts/all_gather.ptx"),
         }
     }
 
     fn code_objects(self) -> [(&'static str, &'static [u8]); 2] {
-        match self {
-            Self::OneShot => [
-                ("gfx90a", include_bytes!("../artefacts/one_shot-gfx90a.hsaco")),
-                ("gfx942", include_bytes!("../artefacts/one_shot-gfx942.hsaco")),
-            ],
-            Self::TwoShot => [
-                ("gfx90a", include_bytes!("../artefacts/two_shot-gfx90a.hsaco")),
-                ("gfx942", include_bytes!("../artefacts/two_shot-gfx942.hsaco")),
-            ],
-        }
+        let (gfx90a, gfx942): (&[u8], &[u8]) = match self {
+            Self::OneShot => (
+                include_bytes!("../artefacts/one_shot-gfx90a.hsaco"),
+                include_bytes!("../artefacts/one_shot-gfx942.hsaco"),
+            ),
+            Self::TwoShot => (
+                include_bytes!("../artefacts/two_shot-gfx90a.hsaco"),
+                include_bytes!("../artefacts/two_shot-gfx942.hsaco"),
+            ),
+            Self::ReduceScatter => (
+                include_bytes!("../artefacts/reduce_scatter-gfx90a.hsaco"),
+                include_bytes!("../artefacts/reduce_scatter-gfx942.hsaco"),
+            ),
+            Self::AllGather => (
+                include_bytes!("../artefacts/all_gather-gfx90a.hsaco"),
+                include_bytes!("../artefacts/all_gather-gfx942.hsaco"),
+            ),
+        };
+        [("gfx90a", gfx90a), ("gfx942", gfx942)]
     }
 
     /// The name of the kernel for a type and a number of ranks.
     pub fn kernel(self, dtype: DType, world: usize) -> String {
-        let algorithm = match self {
+        let (algorithm, dtype) = (self.name(), dtype.name());
+        match self {
+            // Bytes are bytes.
+            Self::AllGather => format!("{algorithm}_{world}"),
+            _ => format!("{algorithm}_{dtype}_{world}"),
+        }
+    }
+
+    /// With which the names of its kernels begin.
+    pub fn name(self) -> &'static str {
+        match self {
             Self::OneShot => "one_shot",
             Self::TwoShot => "two_shot",
-        };
-        format!("{algorithm}_{}_{world}", dtype.name())
+            Self::ReduceScatter => "reduce_scatter",
+            Self::AllGather => "all_gather",
+        }
     }
 }
 

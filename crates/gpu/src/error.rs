@@ -53,7 +53,7 @@ pub enum Error {
         input: u64,
         /// The output's address.
         output: u64,
-        /// The length of each.
+        /// The length of the shorter.
         bytes: usize,
     },
     /// An input that no peer knows of.

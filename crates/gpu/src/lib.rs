@@ -1,4 +1,5 @@
-//! All-reduce between the GPUs of a machine: kernels, when to use which, and the host's side of both.
+//! All-reduce between the GPUs of a machine, and its halves, reduce-scatter and all-gather: kernels, when to use which, and
+//! the host's side.
 //!
 //! [`AllReduce`] is what a rank has: it knows where its peers' memories are, registers buffers, and puts all-reduces on
 //! streams, also into graphs that are being captured. Everything about the machine goes through a [`Driver`]. The kernels are

@@ -4,16 +4,20 @@ use crate::dtype::DType;
 use crate::error::Error;
 use crate::layout::{BLOCK_THREADS, MAX_RANKS, PACK_BYTES};
 
-/// How an all-reduce is done.
+/// What a kernel does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Algorithm {
-    /// Every rank reduces everything: the least waiting.
+    /// All-reduce: every rank reduces everything: the least waiting.
     OneShot,
-    /// Every rank reduces a part, and collects the others': the least traffic.
+    /// All-reduce: every rank reduces a part, and collects the others': the least traffic.
     TwoShot,
+    /// Every rank reduces its portion and keeps it.
+    ReduceScatter,
+    /// Every rank collects all portions.
+    AllGather,
 }
 
-/// What all ranks do for a message.
+/// What all ranks do for an all-reduce of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Plan {
     /// The kernel.
@@ -38,20 +42,24 @@ impl Plan {
         // One-shot reads all inputs to the end while outputs are being written.
         let algorithm =
             if bytes < one_shot_below(world) && !in_place { Algorithm::OneShot } else { Algorithm::TwoShot };
-        let tiles = bytes.div_ceil(PACK_BYTES * BLOCK_THREADS);
-        Self { algorithm, blocks: tiles.clamp(1, most_blocks) }
+        Self { algorithm, blocks: blocks(bytes, most_blocks) }
     }
 
     /// Bytes of scratch that the rank with the longest part needs.
     pub fn scratch_bytes(self, world: usize, elements: usize, dtype: DType) -> usize {
         match self.algorithm {
-            Algorithm::OneShot => 0,
+            Algorithm::OneShot | Algorithm::ReduceScatter | Algorithm::AllGather => 0,
             Algorithm::TwoShot => {
                 let packs = (elements * dtype.size()).div_ceil(PACK_BYTES);
                 (packs - packs / world * (world - 1)) * PACK_BYTES
             }
         }
     }
+}
+
+/// One per tile of what each thread moves once.
+pub(crate) fn blocks(bytes: usize, most: usize) -> usize {
+    bytes.div_ceil(PACK_BYTES * BLOCK_THREADS).clamp(1, most)
 }
 
 /// From 2 to 8 ranks; more than two only if every device reaches every other directly.

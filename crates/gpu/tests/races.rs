@@ -6,22 +6,13 @@ mod common;
 
 use std::fmt;
 
-use common::{Options, World, inputs, sum};
+use common::{Case, Options, World, inputs};
 use unisono_gpu::{Algorithm, DType, artefacts};
 use unisono_ptx_sim::Stopped;
 
 /// In how many orders of events each kernel is run; `UNISONO_TEST_SEEDS` says otherwise.
 fn seeds() -> u64 {
     std::env::var("UNISONO_TEST_SEEDS").map_or(200, |seeds| seeds.parse().unwrap())
-}
-
-/// One way of running a kernel.
-#[derive(Debug, Clone, Copy)]
-struct Case {
-    world: usize,
-    elements: usize,
-    dtype: DType,
-    is_in_place: bool,
 }
 
 /// How a run ended.
@@ -44,27 +35,25 @@ impl fmt::Display for Ending {
     }
 }
 
-/// Two all-reduces one after the other on the same buffers, each rank's host writing its next input right after the last;
+/// Two launches one after the other on the same buffers, each rank's host writing its next input right after the last;
 /// what the kernels do is `ptx` in the place of what is shipped.
-fn run(case: Case, algorithm: Algorithm, ptx: Option<&str>, seed: u64) -> Ending {
-    let Case { world, elements, dtype, is_in_place } = case;
-    let bytes = elements * dtype.size();
+fn run(case: Case, ptx: Option<&str>, seed: u64) -> Ending {
+    let Case { algorithm, world, dtype, .. } = case;
     let mut ranks = World::new(
         world,
         Options { detects_races: true, most_bytes: 1 << 14, most_blocks: 2, table_rows: 4 },
     );
     if let Some(ptx) = ptx {
-        let shipped = artefacts().into_iter().find(|artefact| artefact.algorithm == algorithm).unwrap();
-        ranks.simulator.replace(shipped.ptx, ptx).unwrap();
+        ranks.simulator.replace(shipped(algorithm), ptx).unwrap();
     }
-    let sources = ranks.registered(bytes);
-    let outputs = if is_in_place { sources.clone() } else { ranks.private(bytes) };
+    let sources = ranks.registered(case.given() * dtype.size());
+    let outputs = case.outputs(&ranks, &sources);
     let mut expected = Vec::new();
     for round in 0..2 {
-        let contents = inputs(world, elements, dtype, seed + round);
+        let contents = inputs(world, case.given(), dtype, seed + round);
         ranks.write(&sources, &contents);
-        ranks.all_reduce(&sources, &outputs, elements, dtype, false).unwrap();
-        expected = sum(&contents, dtype);
+        case.enqueue(&mut ranks, &sources, &outputs);
+        expected = case.expected(&contents);
     }
     match ranks.simulator.run(seed) {
         Ok(()) => {}
@@ -77,19 +66,27 @@ fn run(case: Case, algorithm: Algorithm, ptx: Option<&str>, seed: u64) -> Ending
     if ranks.simulator.report().race_count > 0 {
         return Ending::Race;
     }
-    if ranks.read(&outputs, bytes).into_iter().any(|found| found != expected) {
-        Ending::Wrong
-    } else {
-        Ending::Right
-    }
+    if ranks.read(&outputs, case.got() * dtype.size()) == expected { Ending::Right } else { Ending::Wrong }
+}
+
+/// The PTX that is shipped.
+fn shipped(algorithm: Algorithm) -> &'static str {
+    artefacts().into_iter().find(|artefact| artefact.algorithm == algorithm).unwrap().ptx
 }
 
 /// A message of several packs that ends within one; now and then so long that two blocks work on it.
 fn case(algorithm: Algorithm, world: usize, seed: u64) -> Case {
     let dtype = DType::ALL[(seed % 3) as usize];
-    let packs = if seed.is_multiple_of(25) { 600 } else { 5 + 2 * world };
-    let elements = packs * 16 / dtype.size() + 1;
-    Case { world, elements, dtype, is_in_place: algorithm == Algorithm::TwoShot }
+    let packs = if seed.is_multiple_of(50) { 600 } else { 5 + 2 * world };
+    // Most reduce-scatters and all-gathers are of whole packs; the others go element by element.
+    let is_half = matches!(algorithm, Algorithm::ReduceScatter | Algorithm::AllGather);
+    let elements = packs * 16 / dtype.size() + usize::from(!is_half || seed.is_multiple_of(4));
+    let is_in_place = match algorithm {
+        Algorithm::TwoShot => true,
+        Algorithm::ReduceScatter => seed.is_multiple_of(2),
+        Algorithm::OneShot | Algorithm::AllGather => false,
+    };
+    Case { algorithm, world, elements, dtype, is_in_place, is_staged: false }
 }
 
 fn no_race(algorithm: Algorithm, world: usize) {
@@ -97,7 +94,7 @@ fn no_race(algorithm: Algorithm, world: usize) {
     let share = if matches!(world, 2 | 3 | 4 | 8) { 1 } else { 4 };
     for seed in 0..seeds() / share {
         let case = case(algorithm, world, seed);
-        assert_eq!(run(case, algorithm, None, seed), Ending::Right, "{case:?} with seed {seed}");
+        assert_eq!(run(case, None, seed), Ending::Right, "{case:?} with seed {seed}");
     }
 }
 
@@ -111,11 +108,21 @@ fn two_shot_in_place_has_no_race_in_any_order_drawn() {
     (2..=8).for_each(|world| no_race(Algorithm::TwoShot, world));
 }
 
+#[test]
+fn reduce_scatter_has_no_race_in_any_order_drawn() {
+    (2..=8).for_each(|world| no_race(Algorithm::ReduceScatter, world));
+}
+
+#[test]
+fn all_gather_has_no_race_in_any_order_drawn() {
+    (2..=8).for_each(|world| no_race(Algorithm::AllGather, world));
+}
+
 /// The first order in which a changed kernel is found out, and how.
 fn caught(algorithm: Algorithm, world: usize, ptx: &str) -> Option<(u64, Ending)> {
     (0..seeds()).find_map(|seed| {
         let case = Case { dtype: DType::F32, ..case(algorithm, world, seed) };
-        let ending = run(case, algorithm, Some(ptx), seed);
+        let ending = run(case, Some(ptx), seed);
         (ending != Ending::Right).then_some((seed, ending))
     })
 }
@@ -162,11 +169,10 @@ fn mutants(ptx: &str) -> Vec<(String, String)> {
 }
 
 fn all_mutants_are_caught(algorithm: Algorithm) {
-    let shipped = artefacts().into_iter().find(|artefact| artefact.algorithm == algorithm).unwrap();
     let mut at_large = Vec::new();
     for world in [2, 3] {
         let kernel = algorithm.kernel(DType::F32, world);
-        let text = alone(shipped.ptx, &kernel);
+        let text = alone(shipped(algorithm), &kernel);
         assert_eq!(caught(algorithm, world, &text), None, "{kernel} as it is shipped");
         for (name, mutant) in mutants(&text) {
             match caught(algorithm, world, &mutant) {
@@ -197,7 +203,8 @@ fn mutants_of_the_source_are_caught() {
     for file in files {
         let name = file.file_stem().unwrap().to_str().unwrap().to_owned();
         let text = std::fs::read_to_string(&file).unwrap();
-        let algorithm = if name.starts_with("one_shot") { Algorithm::OneShot } else { Algorithm::TwoShot };
+        let is_of = |algorithm: &Algorithm| name.starts_with(algorithm.name());
+        let algorithm = Algorithm::ALL.into_iter().find(is_of).unwrap();
         for world in [2, 3] {
             match caught(algorithm, world, &alone(&text, &algorithm.kernel(DType::F32, world))) {
                 Some((seed, ending)) => println!("caught: {name}, {world} ranks: {ending}, seed {seed}"),
@@ -216,4 +223,14 @@ fn one_shot_without_any_part_of_its_synchronisation_is_caught() {
 #[test]
 fn two_shot_without_any_part_of_its_synchronisation_is_caught() {
     all_mutants_are_caught(Algorithm::TwoShot);
+}
+
+#[test]
+fn reduce_scatter_without_any_part_of_its_synchronisation_is_caught() {
+    all_mutants_are_caught(Algorithm::ReduceScatter);
+}
+
+#[test]
+fn all_gather_without_any_part_of_its_synchronisation_is_caught() {
+    all_mutants_are_caught(Algorithm::AllGather);
 }

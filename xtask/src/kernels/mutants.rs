@@ -24,9 +24,13 @@ struct Mutation {
 }
 
 const BOTH: &[&str] = &["one_shot", "two_shot"];
+const HALVES: &[&str] = &["reduce_scatter", "all_gather"];
+const ALL: &[&str] = &["one_shot", "two_shot", "reduce_scatter", "all_gather"];
 
 /// What only CUDA has.
 const CUDA: &str = "prologue_cuda.h";
+/// What is not run on the host.
+const HALVES_FILE: &str = "halves.h";
 
 /// Mutants that only the host has; the others that are not CUDA's run there, too.
 const ON_THE_HOST: [Mutation; 2] = [
@@ -46,7 +50,7 @@ const ON_THE_HOST: [Mutation; 2] = [
     },
 ];
 
-const MUTATIONS: [Mutation; 12] = [
+const MUTATIONS: [Mutation; 14] = [
     Mutation {
         name: "no-start",
         of: BOTH,
@@ -54,6 +58,14 @@ const MUTATIONS: [Mutation; 12] = [
         from: "!meet_at_start<world>(call)",
         to: "false",
     },
+    Mutation {
+        name: "no-start",
+        of: HALVES,
+        file: HALVES_FILE,
+        from: "!meet_at_start<world>(call)",
+        to: "false",
+    },
+    Mutation { name: "no-end", of: HALVES, file: HALVES_FILE, from: "    meet_at_end<world>(call);", to: "" },
     Mutation {
         name: "no-meeting-between",
         of: &["two_shot"],
@@ -68,18 +80,18 @@ const MUTATIONS: [Mutation; 12] = [
         from: "    meet_at_end<world>(call);",
         to: "",
     },
-    Mutation { name: "relaxed-posts", of: BOTH, file: CUDA, from: "st.release.sys", to: "st.relaxed.sys" },
-    Mutation { name: "relaxed-waits", of: BOTH, file: CUDA, from: "ld.acquire.sys", to: "ld.relaxed.sys" },
-    Mutation { name: "volatile-posts", of: BOTH, file: CUDA, from: "st.release.sys", to: "st.volatile" },
-    Mutation { name: "volatile-waits", of: BOTH, file: CUDA, from: "ld.acquire.sys", to: "ld.volatile" },
+    Mutation { name: "relaxed-posts", of: ALL, file: CUDA, from: "st.release.sys", to: "st.relaxed.sys" },
+    Mutation { name: "relaxed-waits", of: ALL, file: CUDA, from: "ld.acquire.sys", to: "ld.relaxed.sys" },
+    Mutation { name: "volatile-posts", of: ALL, file: CUDA, from: "st.release.sys", to: "st.volatile" },
+    Mutation { name: "volatile-waits", of: ALL, file: CUDA, from: "ld.acquire.sys", to: "ld.volatile" },
     Mutation {
         name: "posts-for-the-device",
-        of: BOTH,
+        of: ALL,
         file: CUDA,
         from: "st.release.sys",
         to: "st.release.gpu",
     },
-    Mutation { name: "no-parity", of: BOTH, file: "meeting.h", from: "posted[number % 2]", to: "posted[0]" },
+    Mutation { name: "no-parity", of: ALL, file: "meeting.h", from: "posted[number % 2]", to: "posted[0]" },
     Mutation {
         name: "no-block-sync-between",
         of: &["two_shot"],
@@ -89,14 +101,14 @@ const MUTATIONS: [Mutation; 12] = [
     },
     Mutation {
         name: "no-block-sync-at-end",
-        of: &["one_shot"],
+        of: &["one_shot", "reduce_scatter", "all_gather"],
         file: "meeting.h",
         from: "    block_sync();\n    const u32 peer",
         to: "    const u32 peer",
     },
     Mutation {
         name: "no-block-sync-after-waiting",
-        of: BOTH,
+        of: ALL,
         file: "meeting.h",
         from: "!block_any(overdue)",
         to: "!overdue",
@@ -113,7 +125,9 @@ pub(super) fn run(workspace: &Workspace, nvrtc: &Nvrtc, sources: &Sources, count
             fs::write(&path, bytes).with_context(|| format!("writing {}", path.display()))?;
         }
     }
-    for mutation in MUTATIONS.iter().filter(|mutation| mutation.file != CUDA).chain(&ON_THE_HOST) {
+    for mutation in
+        MUTATIONS.iter().filter(|mutation| ![CUDA, HALVES_FILE].contains(&mutation.file)).chain(&ON_THE_HOST)
+    {
         host::catch(workspace, mutation.name, &mutated(sources, mutation)?)?;
     }
     let mut command = workspace.cargo();

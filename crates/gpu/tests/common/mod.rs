@@ -4,7 +4,7 @@
 
 use half::{bf16, f16};
 use unisono_gpu::driver::sim::{Device, Simulator};
-use unisono_gpu::{AllReduce, DType, Driver, Error, META_BYTES, Peers, Staging};
+use unisono_gpu::{Algorithm, AllReduce, DType, Driver, Error, META_BYTES, Peers, Staging};
 
 /// One rank: its device and its side of the all-reduce.
 pub(crate) struct Rank {
@@ -119,6 +119,71 @@ impl World {
             rank.all_reduce.all_reduce(*input, *output, elements, dtype, staging)?;
         }
         Ok(())
+    }
+}
+
+/// What a kernel is to do, for so many elements of each rank.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Case {
+    pub(crate) algorithm: Algorithm,
+    pub(crate) world: usize,
+    pub(crate) elements: usize,
+    pub(crate) dtype: DType,
+    /// Of a reduce-scatter: into the own portion.
+    pub(crate) is_in_place: bool,
+    pub(crate) is_staged: bool,
+}
+
+impl Case {
+    /// Elements that a rank gives.
+    pub(crate) fn given(&self) -> usize {
+        self.elements * if self.algorithm == Algorithm::ReduceScatter { self.world } else { 1 }
+    }
+
+    /// Elements that a rank gets.
+    pub(crate) fn got(&self) -> usize {
+        self.elements * if self.algorithm == Algorithm::AllGather { self.world } else { 1 }
+    }
+
+    /// Where the ranks' outputs are, given where their inputs are.
+    pub(crate) fn outputs(&self, ranks: &World, sources: &[u64]) -> Vec<u64> {
+        if !self.is_in_place {
+            return ranks.private(self.got() * self.dtype.size());
+        }
+        let portion =
+            if self.algorithm == Algorithm::ReduceScatter { self.elements * self.dtype.size() } else { 0 };
+        sources.iter().enumerate().map(|(rank, source)| source + (rank * portion) as u64).collect()
+    }
+
+    /// Puts it on every rank's stream.
+    pub(crate) fn enqueue(&self, ranks: &mut World, sources: &[u64], outputs: &[u64]) {
+        let (elements, dtype) = (self.elements, self.dtype);
+        for ((rank, input), output) in ranks.ranks.iter_mut().zip(sources).zip(outputs) {
+            let staging = self.is_staged.then_some(rank.staging);
+            let all_reduce = &mut rank.all_reduce;
+            let done = match self.algorithm {
+                Algorithm::ReduceScatter => {
+                    all_reduce.reduce_scatter(*input, *output, elements, dtype, staging)
+                }
+                Algorithm::AllGather => all_reduce.all_gather(*input, *output, elements, dtype, staging),
+                Algorithm::OneShot | Algorithm::TwoShot => {
+                    all_reduce.all_reduce(*input, *output, elements, dtype, staging)
+                }
+            };
+            done.unwrap();
+        }
+    }
+
+    /// What each rank has to get: a plain loop.
+    pub(crate) fn expected(&self, contents: &[Vec<u8>]) -> Vec<Vec<u8>> {
+        match self.algorithm {
+            Algorithm::OneShot | Algorithm::TwoShot => vec![sum(contents, self.dtype); self.world],
+            Algorithm::AllGather => vec![contents.concat(); self.world],
+            Algorithm::ReduceScatter => {
+                let portion = self.elements * self.dtype.size();
+                sum(contents, self.dtype).chunks(portion).map(<[u8]>::to_vec).collect()
+            }
+        }
     }
 }
 

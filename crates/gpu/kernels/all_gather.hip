@@ -1,0 +1,11 @@
+#include "types.h"
+
+#include "prologue_hip.h"
+
+#include "elements.h"
+#include "meeting.h"
+#include "all_reduce.h"
+#include "halves.h"
+#include "entries.h"
+
+BARE_ENTRIES(all_gather)
