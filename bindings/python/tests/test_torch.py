@@ -293,6 +293,18 @@ def test_a_mixed_group_is_refused_where_torch_would_forget_half_of_it_and_works_
     assert run(work, 2, "cpu:unisono,cuda:gloo") == [([2.0] * 3, ["Backend", "ProcessGroupGloo"])] * 2
 
 
+def test_it_works_under_torchs_own_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    def work(rank: int, world: int) -> Any:
+        dist.set_debug_level_from_env()
+        part = dist.new_group()
+        everything: list[Any] = [None] * world
+        dist.all_gather_object(everything, rank, group=part)
+        return everything
+
+    monkeypatch.setenv("TORCH_DISTRIBUTED_DEBUG", "DETAIL")
+    assert run(work, 2) == [[0, 1]] * 2
+
+
 def test_install_makes_it_the_default_for_cpu_tensors() -> None:
     def work(rank: int, world: int) -> Any:
         tensor = torch.ones(3)

@@ -93,6 +93,9 @@ if _IS_WHOLE_GROUP:
 
 else:
 
+    # With TORCH_DISTRIBUTED_DEBUG=DETAIL torch wraps a backend in one of its own, which keeps no Python object alive.
+    _backends: set[Any] = set()
+
     class Backend(Collectives, _c10d.Backend):
         """A backend for a group's CPU tensors, over a communicator."""
 
@@ -107,13 +110,23 @@ else:
         def __init__(self, store: _c10d.Store, rank: int, size: int, timeout: timedelta) -> None:
             _c10d.Backend.__init__(self, rank, size)
             self._prepare(connect(store, rank, size, timeout), timeout)
+            _backends.add(self)
             self._options = _c10d.Backend.Options(_NAME, timeout)
 
         @property
         def options(self) -> Any:
             return self._options
 
+        # What torch's own checks compare between ranks; the library compares the calls themselves.
+
+        def _set_sequence_number_for_group(self) -> None:
+            pass
+
+        def _get_sequence_number_for_group(self) -> int:
+            return 0
+
         def shutdown(self) -> None:
+            _backends.discard(self)
             self._leave()
 
     _make = Backend
