@@ -51,7 +51,9 @@ impl Communicator {
         call: impl FnOnce(&unisono::Communicator) -> unisono::Result<T> + Send,
     ) -> PyResult<T> {
         signals::make_ready(py)?;
-        py.detach(|| call(&self.inner)).map_err(|error| raised(py, &error))
+        let outcome = py.detach(|| call(&self.inner)).map_err(|error| raised(py, &error))?;
+        // What was waited for may have come while a handler ran that raised: the call is over, and what was raised is told.
+        signals::take_raised().map_or(Ok(outcome), Err)
     }
 
     /// Make a call on `tensors` whose outcome is `result`: now, or, unless it is to `wait`, in its turn.

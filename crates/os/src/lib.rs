@@ -65,6 +65,7 @@ pub mod futex;
 pub mod mapping;
 pub mod memfd;
 pub mod memory_limit;
+pub mod monitor;
 pub mod named;
 pub mod pidfd;
 pub mod poll;

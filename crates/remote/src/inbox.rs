@@ -4,9 +4,10 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use unisono_os::monitor::{lock, wait_until};
 use unisono_os::poll::Waker;
 
 /// Why no more messages come.
@@ -88,7 +89,7 @@ impl Inbox {
     }
 
     fn change(&self, act: impl FnOnce(&mut Content)) {
-        act(&mut self.content.lock());
+        act(&mut lock(&self.content));
         self.changed.notify_all();
     }
 
@@ -102,7 +103,7 @@ impl Inbox {
 
     /// So much of the next message has come, and so much it has. Nobody waits for that.
     pub(crate) fn has_begun(&self, here: u64, of: u64) {
-        let progress = &mut self.content.lock().progress;
+        let progress = &mut lock(&self.content).progress;
         (progress.last_arrival, progress.message_begun) = (Instant::now(), Some((here, of)));
     }
 
@@ -111,7 +112,7 @@ impl Inbox {
     }
 
     pub(crate) fn progress(&self) -> Progress {
-        self.content.lock().progress
+        lock(&self.content).progress
     }
 
     pub(crate) fn set_complete(&self) {
@@ -156,7 +157,7 @@ impl Inbox {
         mut look: impl FnMut(&mut Content) -> Option<Found>,
     ) -> Found {
         let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        let mut content = self.content.lock();
+        let mut content = lock(&self.content);
         loop {
             if is_over() {
                 return Found::Over;
@@ -169,8 +170,7 @@ impl Inbox {
             }
             match until {
                 Some(until) if Instant::now() >= until => return Found::Nothing,
-                Some(until) => drop(self.changed.wait_until(&mut content, until)),
-                None => self.changed.wait(&mut content),
+                until => content = wait_until(&self.changed, content, until),
             }
         }
     }

@@ -5,12 +5,12 @@
 //! before it sends more.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
 use unisono_os::fork_guard::ForkMark;
+use unisono_os::monitor::{lock, wait_until};
 use unisono_os::poll::Waker;
 
 use crate::error::{Error, Result};
@@ -65,14 +65,14 @@ impl Shared {
 
     /// Do something with the roster; whoever waits looks again.
     pub(crate) fn change<T>(&self, act: impl FnOnce(&mut Roster) -> T) -> T {
-        let result = act(&mut self.roster.lock());
+        let result = act(&mut lock(&self.roster));
         self.changed.notify_all();
         result
     }
 
     /// Look at the roster, or take note in it of what nobody waits for.
     pub(crate) fn look<T>(&self, look: impl FnOnce(&mut Roster) -> T) -> T {
-        look(&mut self.roster.lock())
+        look(&mut lock(&self.roster))
     }
 
     /// Somebody came, went, or is ready. Without the roster's lock.
@@ -167,15 +167,14 @@ impl Publisher {
         mut look: impl FnMut(Unfinished) -> Option<T>,
     ) -> Option<T> {
         let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        let mut roster = self.shared.roster.lock();
+        let mut roster = lock(&self.shared.roster);
         loop {
             if let Some(found) = look(roster.unfinished()) {
                 return Some(found);
             }
             match until {
                 Some(until) if Instant::now() >= until => return None,
-                Some(until) => drop(self.shared.changed.wait_until(&mut roster, until)),
-                None => self.shared.changed.wait(&mut roster),
+                until => roster = wait_until(&self.shared.changed, roster, until),
             }
         }
     }
@@ -197,7 +196,7 @@ impl Publisher {
         if self.born.crossed_fork() {
             return; // The thread is the parent's, and so are the locks, which it may hold.
         }
-        let Some(thread) = self.thread.lock().take() else { return };
+        let Some(thread) = lock(&self.thread).take() else { return };
         let now = Instant::now();
         // It is closed once: whoever closes it has taken the thread.
         let _ = self.shared.closing_until.set(now.checked_add(patience).unwrap_or(now));
@@ -213,7 +212,7 @@ impl Publisher {
 impl Drop for Publisher {
     fn drop(&mut self) {
         if self.born.crossed_fork() {
-            std::mem::forget(self.thread.get_mut().take());
+            std::mem::forget(lock(&self.thread).take());
         }
         self.close(Duration::ZERO);
     }

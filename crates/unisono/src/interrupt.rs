@@ -19,6 +19,7 @@ thread_local! {
 
 /// From now on `question` is asked during every wait of the calling thread (`None`: nothing is): whether to end it.
 ///
+/// A wait whose end comes while the function runs is over, whatever the function says: who must act on a yes remembers it.
 /// The function may take its time, but it keeps this rank from going on meanwhile. It must not make a collective call on
 /// a communicator that the thread is waiting in.
 ///

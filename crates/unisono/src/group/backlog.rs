@@ -7,16 +7,17 @@
 //! The one invariant that matters: **AHEAD stands from before an operation can be seen by its thread until it is over**,
 //! so that a call that was made after another was started never overtakes it.
 //!
-//! The lock is the standard library's: its sleepers are known to the kernel alone, so that a child that is forked while the thread
-//! sleeps here, and makes a communicator of its own, finds nothing of it.
+//! Threads sleep here while others fork: see [`unisono_os::monitor`].
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
+
+use unisono_os::monitor::{lock, wait_until};
 
 use crate::error::{BoxedResult, Error, Result};
 use crate::interrupt;
@@ -61,7 +62,7 @@ struct Jobs {
 impl Backlog {
     /// Nothing panics while it is held that would leave it half changed.
     fn lock(&self) -> MutexGuard<'_, Jobs> {
-        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.jobs)
     }
 
     /// Let `job` be carried out after all that were added before.
@@ -97,7 +98,7 @@ impl Backlog {
             if jobs.ends {
                 return;
             }
-            jobs = self.added.wait(jobs).unwrap_or_else(PoisonError::into_inner);
+            jobs = wait_until(&self.added, jobs, None);
         }
     }
 
@@ -158,9 +159,7 @@ impl Backlog {
         while !jobs.is_in_turn() && jobs.over < ahead && !is_stopped() {
             let look = Instant::now() + LOOK_EVERY;
             let until = deadline.map_or(look, |deadline| deadline.min(look));
-            let until = interrupt::next_question(Some(until)).unwrap_or(until);
-            let nap = until.saturating_duration_since(Instant::now());
-            drop(self.over.wait_timeout(jobs, nap).unwrap_or_else(PoisonError::into_inner));
+            drop(wait_until(&self.over, jobs, interrupt::next_question(Some(until))));
             goes_on()?;
             jobs = self.lock();
         }

@@ -7,10 +7,10 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
+use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use unisono_os::monitor::{lock, wait_until};
 use unisono_os::poll::Waker;
 use unisono_os::{clock, futex};
 use unisono_protocol::{Bell, Futex, ring};
@@ -122,7 +122,7 @@ impl Hall {
     }
 
     pub(super) fn seats(&self) -> MutexGuard<'_, Vec<Seat>> {
-        self.seats.lock()
+        lock(&self.seats)
     }
 
     /// Pairs with the release in `announce`; whoever has published before sees every newcomer whose position it may pass.
@@ -139,7 +139,7 @@ impl Hall {
 
     /// What the seats say to the writer.
     pub(super) fn view(&self) -> View {
-        let seats = self.seats.lock();
+        let seats = lock(&self.seats);
         // With the lock: what is announced later is not in the seats yet.
         let mut view = View { generation: self.generation(), ..View::default() };
         for seat in seats.iter() {
@@ -154,7 +154,7 @@ impl Hall {
                 }
             }
         }
-        view.is_troubled |= !self.lost.lock().is_empty();
+        view.is_troubled |= !lock(&self.lost).is_empty();
         view.is_troubled |= self.outlet.as_ref().is_some_and(Outlet::is_troubled);
         view
     }
@@ -162,7 +162,7 @@ impl Hall {
     /// A reader is not there any more. Told once; later news of the same reader is none.
     pub(super) fn has_gone(&self, guest: &Arc<Guest>, why: Why) {
         let is_complete = {
-            let mut seats = self.seats.lock();
+            let mut seats = lock(&self.seats);
             let Some(seat) = seats.get_mut(guest.seat) else { return };
             match &seat.occupant {
                 Occupant::Present(present) if Arc::ptr_eq(present, guest) => {}
@@ -202,14 +202,14 @@ impl Hall {
             guest.memory.page().tail.space.wake_always(&Ringer);
         }
         self.outlet.iter().for_each(Outlet::rouse);
-        let _seats = self.seats.lock(); // Who is about to sleep on the condition has looked at it or sees it now.
+        let _seats = lock(&self.seats); // Who is about to sleep on the condition has looked at it or sees it now.
         self.changed.notify_all();
     }
 
     /// A reader elsewhere came, is ready, or is gone.
     pub(super) fn has_news_from_elsewhere(&self) {
         let is_complete = {
-            let seats = self.seats.lock();
+            let seats = lock(&self.seats);
             self.announce();
             self.note_completeness(&seats)
         };
@@ -220,7 +220,7 @@ impl Hall {
     }
 
     pub(super) fn present(&self) -> Vec<Arc<Guest>> {
-        self.seats.lock().iter().filter_map(Seat::guest).cloned().collect()
+        lock(&self.seats).iter().filter_map(Seat::guest).cloned().collect()
     }
 
     /// Ring at every reader: something that they look at while they wait has changed.
@@ -233,13 +233,13 @@ impl Hall {
 
     /// Let every reader know a new home, those who come later, too.
     pub(super) fn introduce(&self, housing: &Arc<Housing>) {
-        self.homes.lock().push(Arc::clone(housing));
+        lock(&self.homes).push(Arc::clone(housing));
         self.tell_all_or_leave_it_to_the_host();
     }
 
     /// A home is needed no more.
     pub(super) fn retire(&self, housing: &Housing) {
-        self.homes.lock().retain(|known| known.number != housing.number);
+        lock(&self.homes).retain(|known| known.number != housing.number);
         self.tell_all_or_leave_it_to_the_host();
     }
 
@@ -254,8 +254,8 @@ impl Hall {
     pub(super) fn tell_all(&self) -> bool {
         let (mut gone, mut all_are_told) = (Vec::new(), true);
         {
-            let seats = self.seats.lock();
-            let homes = self.homes.lock();
+            let seats = lock(&self.seats);
+            let homes = lock(&self.homes);
             for guest in seats.iter().filter_map(Seat::guest) {
                 match guest.catch_up(&homes) {
                     Ok(is_told) => all_are_told &= is_told,
@@ -294,12 +294,9 @@ impl Hall {
         (head.position.look(), head.messages.load(Ordering::Relaxed))
     }
 
-    /// Sleep until the seats change, with the lock given back meanwhile, for at most `limit`.
-    pub(super) fn wait_for_change(&self, seats: &mut MutexGuard<'_, Vec<Seat>>, limit: Option<Duration>) {
-        match limit {
-            Some(limit) => drop(self.changed.wait_for(seats, limit)),
-            None => self.changed.wait(seats),
-        }
+    /// Give the lock back and sleep until the seats change, for at most `limit`.
+    pub(super) fn wait_for_change(&self, seats: MutexGuard<'_, Vec<Seat>>, limit: Duration) {
+        drop(wait_until(&self.changed, seats, Instant::now().checked_add(limit)));
     }
 
     /// What is known of every reader.
@@ -320,7 +317,7 @@ impl Hall {
     /// What is known of the readers of these seats.
     pub(super) fn statuses_of(&self, of: impl Fn(&Seat) -> bool) -> Vec<ReaderStatus> {
         let (head, messages) = self.stand();
-        let seats = self.seats.lock();
+        let seats = lock(&self.seats);
         seats.iter().filter(|seat| of(seat)).map(|seat| self.status(seat, head, messages)).collect()
     }
 

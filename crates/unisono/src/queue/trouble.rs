@@ -3,6 +3,8 @@
 //! The one invariant that matters: **no message is lost in silence**: what a reader had not read when it went is kept for whoever
 //! takes its rank, or the writer is told of that reader, be it that its rank has been taken anew by then.
 
+use unisono_os::monitor::lock;
+
 use super::elsewhere::Outlet;
 use super::error::Error;
 use super::guest::{Departure, Occupant};
@@ -16,7 +18,7 @@ impl Hall {
     /// Why sending fails, if it does, for the writer to be told: it knows then that what it has sent so far may not have been
     /// read under that rank. Those whose ranks were taken anew are told of once, and first.
     pub(super) fn take_trouble(&self, seats: &mut [Seat]) -> Option<Error> {
-        if let Some(departure) = self.lost.lock().pop_front() {
+        if let Some(departure) = lock(&self.lost).pop_front() {
             self.announce();
             return Some(departure.error());
         }
@@ -37,7 +39,7 @@ impl Hall {
     pub(super) fn settle(&self, seat: &mut Seat, position: u64) {
         let Occupant::Gone(departure) = &mut seat.occupant else { return };
         if self.fails_without(departure) && departure.settled < position {
-            self.lost.lock().push_back(departure.clone());
+            lock(&self.lost).push_back(departure.clone());
             departure.settled = position;
         }
     }

@@ -167,7 +167,7 @@ impl Writer {
                 return Err(trouble);
             }
             match patience.due() {
-                Due::Nothing => self.hall.wait_for_change(&mut seats, Some(patience.limit())),
+                Due::Nothing => self.hall.wait_for_change(seats, patience.limit()),
                 Due::Warning(waited) => {
                     drop(seats);
                     self.warn(OPERATION, waited);

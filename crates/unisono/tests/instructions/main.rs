@@ -73,12 +73,16 @@ fn executes_what_its_formula_says(name: &str, kind: Kind) -> Result<(), Failed> 
     if wrong.is_empty() { Ok(()) } else { Err(wrong.into()) }
 }
 
-/// Let the thread that calls this share a core with its counterpart: the one that is stepped and the one that steps it take
-/// turns, and handing over is faster so. Kinds are spread over the cores.
-fn stay_on_the_core_of(kind: Kind) -> Result<(), OsError> {
+/// Do this on a core that the thread shares with its counterpart: the one that is stepped and the one that steps it take turns,
+/// and handing over is faster so. Kinds are spread over the cores. Processes that are started before or after are free to use
+/// all of them.
+fn on_the_core_of<T>(kind: Kind, work: impl FnOnce() -> T) -> Result<T, OsError> {
     let cores = cpu::allowed_cpus();
     let number = KINDS.iter().position(|(_, known)| *known == kind).unwrap_or(0);
-    cpu::pin_current_thread(&[cores[number % cores.len()]])
+    cpu::pin_current_thread(&[cores[number % cores.len()]])?;
+    let done = work();
+    cpu::pin_current_thread(&cores)?;
+    Ok(done)
 }
 
 /// The instructions of each size of the plan.
@@ -89,8 +93,7 @@ fn count(name: &str, kind: Kind, world: usize) -> Result<Vec<u64>, Failed> {
         .env("GLIBC_TUNABLES", NO_REPEATED_COPIES)
         .stdout(Stdio::piped())
         .spawn()?;
-    stay_on_the_core_of(kind)?;
-    let (code, sections) = count_sections(child.id())?;
+    let (code, sections) = on_the_core_of(kind, || count_sections(child.id()))??;
     let mut lines = String::new();
     child.stdout.take().ok_or("its output is piped")?.read_to_string(&mut lines)?;
     if code != 0 {

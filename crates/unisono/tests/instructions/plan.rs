@@ -5,7 +5,7 @@ use crate::formulas::Kind;
 const KIB: usize = 1 << 10;
 
 /// How often each operation is counted: the least counts, since a rank that had to wait after all counts its looks.
-pub(crate) const REPETITIONS: usize = 2;
+pub(crate) const REPETITIONS: usize = 3;
 
 /// The numbers of ranks.
 pub(crate) const WORLDS: [usize; 6] = [2, 3, 4, 8, 16, 64];

@@ -54,7 +54,11 @@ pub(crate) fn run(kind: Kind, world: usize) {
 }
 
 fn count_this_thread(comm: &Communicator, kind: Kind, world: usize) {
-    crate::stay_on_the_core_of(kind).expect("the core is allowed");
+    let counted = crate::on_the_core_of(kind, || count_operations(comm, kind, world));
+    counted.expect("the core is allowed");
+}
+
+fn count_operations(comm: &Communicator, kind: Kind, world: usize) {
     be_stepped().expect("the parent may follow its child");
     mark();
     mark();

@@ -3,11 +3,12 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use unisono_os::fork_guard::ForkMark;
+use unisono_os::monitor::{lock, wait_until};
 
 use crate::error::{Error, Result};
 use crate::group::backlog::{self, Backlog};
@@ -50,7 +51,7 @@ impl<B> State<B> {
 
 impl<B> Slot<B> {
     fn lock(&self) -> MutexGuard<'_, State<B>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// The operation is over.
@@ -83,7 +84,7 @@ impl<B> Pending<B> {
                 return result;
             }
             self.backlog.check_may_wait("wait")?;
-            state = self.slot.finished.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = wait_until(&self.slot.finished, state, None);
         }
     }
 
@@ -116,16 +117,11 @@ impl<B> Pending<B> {
             if let Some(result) = state.take() {
                 return Ok(result);
             }
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            if left == Some(Duration::ZERO) {
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 drop(state);
                 return Err(self);
             }
-            let finished = &self.slot.finished;
-            state = match left {
-                Some(left) => finished.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
-                None => finished.wait(state).unwrap_or_else(PoisonError::into_inner),
-            };
+            state = wait_until(&self.slot.finished, state, deadline);
         }
     }
 

@@ -7,11 +7,11 @@
 
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex};
 
-use parking_lot::{Condvar, Mutex};
 use unisono_kernels::{Element, ReduceOp};
 use unisono_os::fork_guard::ForkMark;
+use unisono_os::monitor::{lock, wait_until};
 
 use super::pending::Pending;
 use super::worker::Prepared;
@@ -51,7 +51,7 @@ struct Running {
 
 impl Running {
     fn new(jobs: &Arc<Jobs>) -> Self {
-        jobs.state.lock().running += 1;
+        lock(&jobs.state).running += 1;
         Running { jobs: Arc::clone(jobs), born: ForkMark::now() }
     }
 }
@@ -61,7 +61,7 @@ impl Drop for Running {
         if self.born.crossed_fork() {
             return; // Nobody waits here, and a thread that does not exist may hold the lock.
         }
-        let mut state = self.jobs.state.lock();
+        let mut state = lock(&self.jobs.state);
         state.running -= 1;
         if state.running == 0 {
             self.jobs.all_over.notify_all();
@@ -129,8 +129,10 @@ impl Communicator {
             // In a forked child nobody works on the jobs, and nobody ever will.
             return Some(*error);
         }
-        let mut state = jobs.state.lock();
-        jobs.all_over.wait_while(&mut state, |state| state.running > 0);
+        let mut state = lock(&jobs.state);
+        while state.running > 0 {
+            state = wait_until(&jobs.all_over, state, None);
+        }
         state.error.take()
     }
 }
@@ -206,7 +208,7 @@ impl<'scope> Scope<'scope, '_> {
         let jobs = Arc::clone(&self.jobs);
         let Prepared { pending, slot, job } = self.comm.prepare(buffers, move |comm, buffers: &mut B| {
             operate(comm, buffers).inspect_err(|error| {
-                jobs.state.lock().error.get_or_insert_with(|| error.clone());
+                lock(&jobs.state).error.get_or_insert_with(|| error.clone());
             })
         });
         if let Err(error) = self.comm.group.check_process("starting an asynchronous operation") {
@@ -220,7 +222,7 @@ impl<'scope> Scope<'scope, '_> {
         // which comes after everything else in it; `'scope` lasts until then. In a forked child the job is never run.
         let job = unsafe { std::mem::transmute::<Box<dyn FnOnce() + Send + 'scope>, Job>(job) };
         if let Err(error) = self.comm.enqueue(job) {
-            self.jobs.state.lock().error.get_or_insert_with(|| error.clone());
+            lock(&self.jobs.state).error.get_or_insert_with(|| error.clone());
             slot.finish(Err(error));
         }
         pending
