@@ -13,6 +13,7 @@
 #include "elements.h"
 #include "meeting.h"
 #include "all_reduce.h"
+#include "halves.h"
 
 namespace {
 
@@ -64,12 +65,30 @@ struct Memory {
     Element* elements(std::vector<Pack>& of) { return reinterpret_cast<Element*>(of.data()); }
 };
 
+enum class What { ALL_REDUCE, REDUCE_SCATTER, ALL_GATHER };
+
+// What element `index` of a rank's output has to be, of portions of so many elements.
 template <class Type, u32 world>
-int check(const char* name, Body body, u64 elements, bool in_place) {
-    const u64 packs = Message<Type>::packs(elements);
+u32 expected(What what, u32 rank, u64 index, u64 elements, u32 round) {
+    if (what == What::ALL_GATHER) {
+        return Type::narrow(value_of((u32)(index / elements), index % elements, round));
+    }
+    const u64 at = what == What::REDUCE_SCATTER ? rank * elements + index : index;
+    float sum = Type::widen(Type::narrow(value_of(0, at, round)), 0);
+    for (u32 peer = 1; peer < world; ++peer) {
+        sum += Type::widen(Type::narrow(value_of(peer, at, round)), 0);
+    }
+    return Type::narrow(sum);
+}
+
+template <class Type, u32 world>
+int check(const char* name, What what, Body body, u64 elements, bool in_place) {
+    using Element = typename Type::Bits;
+    const u64 given = what == What::REDUCE_SCATTER ? elements * world : elements;
+    const u64 got = what == What::ALL_GATHER ? elements * world : elements;
     std::vector<Memory<Type>> ranks;
     for (u32 rank = 0; rank < world; ++rank) {
-        ranks.emplace_back(packs);
+        ranks.emplace_back(Message<Type>::packs(elements * world));
     }
     auto run = [&](u32 rank) {
         Memory<Type>& own = ranks[rank];
@@ -80,23 +99,19 @@ int check(const char* name, Body body, u64 elements, bool in_place) {
         }
         call.inputs = &own.inputs;
         call.output = in_place ? own.input.data() : own.output.data();
-        call.elements = elements;
+        call.elements = what == What::ALL_GATHER ? elements * sizeof(Element) : elements;
         call.patience = PATIENCE;
         call.overdue = &own.overdue;
         call.rank = rank;
         int wrong = 0;
         for (u32 round = 0; round < LAUNCHES; ++round) {
-            for (u64 i = 0; i < elements; ++i) {
+            for (u64 i = 0; i < given; ++i) {
                 own.elements(own.input)[i] = Type::narrow(value_of(rank, i, round));
             }
             launch(body, call);
-            const auto* found = static_cast<const typename Type::Bits*>(call.output);
-            for (u64 i = 0; i < elements; ++i) {
-                float sum = Type::widen(Type::narrow(value_of(0, i, round)), 0);
-                for (u32 peer = 1; peer < world; ++peer) {
-                    sum += Type::widen(Type::narrow(value_of(peer, i, round)), 0);
-                }
-                wrong += found[i] != (typename Type::Bits)Type::narrow(sum);
+            for (u64 i = 0; i < got; ++i) {
+                const Element found = static_cast<const Element*>(call.output)[i];
+                wrong += found != (Element)expected<Type, world>(what, rank, i, elements, round);
             }
         }
         if (own.overdue.state != 0) {
@@ -115,25 +130,29 @@ int check(const char* name, Body body, u64 elements, bool in_place) {
         hosts[rank].join();
         all += wrong[rank];
     }
-    printf("%s of %llu elements, %u ranks: %d wrong\n", name, elements, world, all);
+    printf("%s of %zu bytes per element, %u ranks: %d wrong\n", name, sizeof(Element), world, all);
     return all;
 }
 
 template <class Type, u32 world>
-int check_both(const char* one, const char* two) {
-    // Two tiles per block, and an end within a pack.
-    const u64 elements = 2 * BLOCKS * BLOCK_THREADS * Message<Type>::PER_PACK + 3;
-    int wrong = 0;
-    wrong += check<Type, world>(one, [](const Call& call) { one_shot<Type, world>(call); }, elements, false);
-    wrong += check<Type, world>(two, [](const Call& call) { two_shot<Type, world>(call); }, elements, true);
-    return wrong;
+int check_all() {
+    // Two tiles per block, and for the all-reduces an end within a pack.
+    const u64 whole = 2 * BLOCKS * BLOCK_THREADS * Message<Type>::PER_PACK;
+    const Body one = [](const Call& call) { one_shot<Type, world>(call); };
+    const Body two = [](const Call& call) { two_shot<Type, world>(call); };
+    const Body scatter = [](const Call& call) { reduce_scatter<Type, world>(call); };
+    const Body gather = [](const Call& call) { all_gather<world>(call); };
+    return check<Type, world>("one-shot", What::ALL_REDUCE, one, whole + 3, false) +
+           check<Type, world>("two-shot in place", What::ALL_REDUCE, two, whole + 3, true) +
+           check<Type, world>("reduce-scatter", What::REDUCE_SCATTER, scatter, whole, false) +
+           check<Type, world>("reduce-scatter by elements", What::REDUCE_SCATTER, scatter, 45, false) +
+           check<Type, world>("all-gather", What::ALL_GATHER, gather, whole, false) +
+           check<Type, world>("all-gather by elements", What::ALL_GATHER, gather, 45, false);
 }
 
 }  // namespace
 
 int main() {
-    int wrong = check_both<F32, 2>("one-shot f32", "two-shot f32");
-    wrong += check_both<F16, 3>("one-shot f16", "two-shot f16");
-    wrong += check_both<BF16, 5>("one-shot bf16", "two-shot bf16");
+    const int wrong = check_all<F32, 2>() + check_all<F16, 3>() + check_all<BF16, 5>();
     return wrong == 0 ? 0 : 1;
 }

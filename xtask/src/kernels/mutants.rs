@@ -29,8 +29,6 @@ const ALL: &[&str] = &["one_shot", "two_shot", "reduce_scatter", "all_gather"];
 
 /// What only CUDA has.
 const CUDA: &str = "prologue_cuda.h";
-/// What is not run on the host.
-const HALVES_FILE: &str = "halves.h";
 
 /// Mutants that only the host has; the others that are not CUDA's run there, too.
 const ON_THE_HOST: [Mutation; 2] = [
@@ -59,13 +57,19 @@ const MUTATIONS: [Mutation; 14] = [
         to: "false",
     },
     Mutation {
-        name: "no-start",
+        name: "no-start-of-a-half",
         of: HALVES,
-        file: HALVES_FILE,
+        file: "halves.h",
         from: "!meet_at_start<world>(call)",
         to: "false",
     },
-    Mutation { name: "no-end", of: HALVES, file: HALVES_FILE, from: "    meet_at_end<world>(call);", to: "" },
+    Mutation {
+        name: "no-end-of-a-half",
+        of: HALVES,
+        file: "halves.h",
+        from: "    meet_at_end<world>(call);",
+        to: "",
+    },
     Mutation {
         name: "no-meeting-between",
         of: &["two_shot"],
@@ -125,9 +129,7 @@ pub(super) fn run(workspace: &Workspace, nvrtc: &Nvrtc, sources: &Sources, count
             fs::write(&path, bytes).with_context(|| format!("writing {}", path.display()))?;
         }
     }
-    for mutation in
-        MUTATIONS.iter().filter(|mutation| ![CUDA, HALVES_FILE].contains(&mutation.file)).chain(&ON_THE_HOST)
-    {
+    for mutation in MUTATIONS.iter().filter(|mutation| mutation.file != CUDA).chain(&ON_THE_HOST) {
         host::catch(workspace, mutation.name, &mutated(sources, mutation)?)?;
     }
     let mut command = workspace.cargo();
