@@ -192,24 +192,37 @@ impl Ranks {
 
     /// Wait until a rank has reported something under `key`; gives the latest.
     pub(crate) fn wait_for_report(&mut self, rank: usize, key: &str, patience: Duration) -> String {
+        self.wait_for_report_that(rank, &[key], patience, |_| true)
+    }
+
+    /// Wait until the latest that a rank has reported under one of `keys` is what is waited for; gives it. The test fails if it
+    /// does not come in time, or can no more as the rank has ended.
+    pub(crate) fn wait_for_report_that(
+        &mut self,
+        rank: usize,
+        keys: &[&str],
+        patience: Duration,
+        is_awaited: impl Fn(&str) -> bool,
+    ) -> String {
         let end = Instant::now() + patience;
         loop {
             let ended = self.processes[rank].ended().is_some();
             if ended {
                 self.processes[rank].read_to_the_end();
             }
-            if let Some(value) = self.reports(rank, key).pop() {
+            let latest = keys.iter().filter_map(|key| self.reports(rank, key).pop());
+            if let Some(value) = latest.into_iter().find(|value| is_awaited(value)) {
                 return value;
             }
             if ended || Instant::now() >= end {
                 let when = if ended { "before it ended".to_string() } else { format!("within {patience:?}") };
-                self.fail(&format!("rank {rank} did not report {key:?} {when}"));
+                self.fail(&format!("rank {rank} did not report what was awaited of {keys:?} {when}"));
             }
             std::thread::sleep(LOOK);
         }
     }
 
-    /// Wait until all ranks but `except` have ended; fails the test if they do not in time.
+    /// Wait until all ranks but `except` have ended, and all they said is read; fails the test if they do not in time.
     pub(crate) fn wait_others(&mut self, except: &[usize], patience: Duration) {
         let end = Instant::now() + patience;
         let mut awaited: Vec<usize> =
@@ -217,13 +230,15 @@ impl Ranks {
         loop {
             awaited.retain(|rank| self.processes[*rank].ended().is_none());
             if awaited.is_empty() {
-                return;
+                break;
             }
             if Instant::now() >= end {
                 self.fail(&format!("ranks {awaited:?} have not ended after {patience:?}"));
             }
             std::thread::sleep(LOOK);
         }
+        let ended = self.processes.iter().enumerate().filter(|(rank, _)| !except.contains(rank));
+        ended.for_each(|(_, process)| process.read_to_the_end());
     }
 
     /// Wait until all have ended. If they do not in time all are killed and the test fails with what each said.
@@ -231,7 +246,6 @@ impl Ranks {
         self.wait_others(&[], patience);
         let outcome = |(rank, process): (usize, &mut Process)| {
             let (status, elapsed) = process.ended().expect("all have ended");
-            process.read_to_the_end();
             Outcome { rank, status, output: process.output(), elapsed }
         };
         self.processes.iter_mut().enumerate().map(outcome).collect()

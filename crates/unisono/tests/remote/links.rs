@@ -190,7 +190,7 @@ pub(crate) fn take_the_rank_of_the_lost() {
     }
     if common::own_number() == 2 {
         harness::wait_for_go();
-        let in_a_hurry = Reader::open_within(&common::handle_of("handle"), 0, Duration::from_millis(150));
+        let in_a_hurry = Reader::open_within(&common::handle_of("handle"), 0, Duration::from_secs(1));
         common::tell(&in_a_hurry.expect_err("nobody knows yet that it is lost"));
         let start = Instant::now();
         let mut reader = common::open(0);

@@ -128,9 +128,8 @@ fn number(ranks: &mut Ranks, process: usize, key: &str) -> u64 {
 
 /// Wait until this reader has the last of the messages.
 fn wait_for_the_last(ranks: &mut Ranks, process: usize) {
-    while number(ranks, process, "last") + 1 < MESSAGES {
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    let is_last = |number: &str| number.parse() == Ok(MESSAGES - 1);
+    ranks.wait_for_report_that(process, &["last"], PATIENCE, is_last);
 }
 
 pub(crate) fn a_reader_elsewhere_killed_as_it_comes_in_takes_nothing_with_it() {
@@ -226,9 +225,7 @@ pub(crate) fn a_writer_killed_at_any_step_is_told_to_every_reader_elsewhere() {
         let (mut ranks, _directory) = started(&machines, "fail", step.map(|step| (0, step)));
         let writer = ranks.pid(0);
         // On a busy machine a hello may be said twice, and the first reader meet the step.
-        while ["open", "ended"].iter().all(|key| ranks.reports(1, key).is_empty()) {
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        ranks.wait_for_report_that(1, &["open", "ended"], PATIENCE, |_| true);
         ranks.go(2);
         if step.is_none() {
             [1, 2].into_iter().for_each(|reader| wait_for_the_last(&mut ranks, reader));
