@@ -28,7 +28,7 @@ use crate::marker::Marker;
 use crate::memory::Target;
 use crate::segment::check_headroom;
 
-const WRITER_MAGIC: u64 = u64::from_le_bytes(*b"uniqueW1");
+const WRITER_MAGIC: u64 = u64::from_le_bytes(*b"uniqueW2");
 const READER_MAGIC: u64 = u64::from_le_bytes(*b"uniqueR1");
 
 /// Where death words begin, in both kinds of memory.

@@ -20,7 +20,7 @@ use crate::words::Language;
 pub(super) use crate::words::{receive, send};
 
 /// Changes whenever a message or the layout of the memory does.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Message {

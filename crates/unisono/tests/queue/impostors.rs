@@ -137,7 +137,7 @@ pub(crate) fn a_reader_that_is_none_is_told_why_and_the_next_comes_in() {
         ("bytes", right(), vec![memory(reader_bytes() / 2, &[])]),
         ("bytes", right(), vec![memory(reader_bytes() * 2, &[])]),
         ("not a reader's", right(), vec![memory(reader_bytes(), &[])]),
-        ("not a reader's", right(), vec![memory(reader_bytes(), &page(b"uniqueW1", &handle, [0; 3]))]),
+        ("not a reader's", right(), vec![memory(reader_bytes(), &page(b"uniqueW2", &handle, [0; 3]))]),
         ("", right(), vec![pidfd::open_self().expect("a pidfd"), proper()]),
         ("", right(), vec![proper(), memory(4096, &[])]),
     ];
@@ -277,7 +277,7 @@ pub(crate) fn a_writer_whose_words_make_no_sense_leads_nobody_astray() {
         // What stands in the ring: nothing, whole records and noise.
         let record = [0, 1 << 56 | 16, 2 << 56 | 16, 1 << 56 | (1 << 40), dice.roll()][round % 5];
         let received = meet(PATIENCE / 6, move |connection, handle| {
-            let mut words = page(b"uniqueW1", handle, [head, 0, 0]);
+            let mut words = page(b"uniqueW2", handle, [head, 0, 0]);
             words.resize((writer_bytes() - RING) / 8, 0);
             words.extend([record; RING / 8]);
             admit(connection, RING as u64, position, &[memory(writer_bytes(), &words)]);
