@@ -1,7 +1,7 @@
 //! Ending a wait from within: what the calling thread itself has to attend to, such as a signal.
 //!
 //! A program in another language cannot act on Ctrl-C while one of its threads waits in here. So a thread may name a function
-//! that is asked during its waits; if the function says yes, the wait ends with
+//! that is asked during its waits for other ranks; if the function says yes, the wait ends with
 //! [`Error::Interrupted`](crate::Error::Interrupted). A call whose peers are on time never asks: the question is put only to
 //! a thread that has slept, before it sleeps on, at least every [`ASK_EVERY`].
 //!
@@ -17,7 +17,11 @@ thread_local! {
     static QUESTION: Cell<Option<fn() -> bool>> = const { Cell::new(None) };
 }
 
-/// From now on `question` is asked during every wait of the calling thread (`None`: nothing is): whether to end it.
+/// From now on `question` is asked while the calling thread waits in a call on a communicator, for other ranks or for other
+/// calls of its own rank, or in the rendezvous (`None`: nothing is): whether to end that wait.
+///
+/// It is not asked in the other waits, which end by their time-outs alone or as their own controls say: those for an asynchronous
+/// operation ([`Pending`](crate::Pending)), at the end of a scope, inside a team of threads, and of a [queue](crate::queue).
 ///
 /// A wait whose end comes while the function runs is over, whatever the function says: who must act on a yes remembers it.
 /// The function may take its time, but it keeps this rank from going on meanwhile. It must not make a collective call on

@@ -105,7 +105,8 @@ fn find_leader(invitation: &Invitation) -> Result<Connection> {
     let mut pause = FIRST_PAUSE;
     loop {
         for place in &places {
-            match Connection::connect(place, invitation.deadline) {
+            // Who stands in line at a full listener is to look up, too.
+            match Connection::connect(place, invitation.next_look(invitation.deadline)) {
                 Ok(leader) => return check_user(invitation, leader),
                 Err(SocketError::NobodyListens { .. } | SocketError::TimedOut { .. }) => {}
                 Err(SocketError::Os(error)) if error.is_not_found() => {}
