@@ -159,6 +159,12 @@ impl Publisher {
         self.shared.look(Roster::take_trouble)
     }
 
+    /// Readers that are gone with messages unfinished, of which the sender has not heard, though it is to or though their messages are
+    /// kept: for a sender that sends nothing more. Those whose ranks were taken anew are told of once.
+    pub fn take_untold(&self) -> Vec<ReaderState> {
+        self.shared.look(Roster::take_untold)
+    }
+
     /// Wait until `look` finds something in how far the readers are behind, for at most `timeout`. It is asked again with
     /// every change and whenever somebody [rouses](Publisher::rouse) who waits.
     pub fn wait<T>(

@@ -228,6 +228,21 @@ impl Roster {
         Some(self.state_of(&self.seats[at]))
     }
 
+    /// Those who are gone with messages unfinished that nobody has got, and of whom the sender has not heard.
+    pub(crate) fn take_untold(&mut self) -> Vec<ReaderState> {
+        let next = self.backlog.messages();
+        let left_some = |seat: &&Seat| match &seat.occupant {
+            Occupant::Gone { resume, settled, .. } => resume.unwrap_or(*settled) < next,
+            _ => false,
+        };
+        let is_missed = self.leftovers != Leftovers::Forgotten;
+        let mut untold = Vec::from(std::mem::take(&mut self.lost));
+        untold.extend(
+            self.seats.iter().filter(|_| is_missed).filter(left_some).map(|seat| self.state_of(seat)),
+        );
+        untold
+    }
+
     /// Somebody takes the seat anew and begins with `message`: what lies between that and what its last reader finished is lost to
     /// it, which the sender is to hear.
     fn settle(&mut self, at: usize, message: u64) {
@@ -385,6 +400,34 @@ mod tests {
         let (is_troubled, trouble) = (roster.unfinished().is_troubled, roster.take_trouble());
         assert_eq!(is_troubled, trouble.is_some());
         trouble.map(|reader| reader.at.expect("it was there").0)
+    }
+
+    #[test]
+    fn whoever_left_messages_behind_is_known_to_a_sender_that_sends_no_more() {
+        let untold = |roster: &mut Roster| -> Vec<u32> {
+            roster.take_untold().into_iter().map(|reader| reader.at.expect("it was there").0).collect()
+        };
+        let pids_of = |leftovers| {
+            let mut roster = roster(leftovers);
+            come(&mut roster, 1);
+            roster.send(vec![1]);
+            assert!(untold(&mut roster).is_empty(), "it is there");
+            assert!(roster.has_gone([1; 16], Why::Left));
+            untold(&mut roster)
+        };
+        assert_eq!(pids_of(Leftovers::Told), [1]);
+        assert_eq!(pids_of(Leftovers::Kept), [1]);
+        assert_eq!(pids_of(Leftovers::Forgotten), [0; 0]);
+        let mut roster = roster(Leftovers::Told);
+        come(&mut roster, 1);
+        roster.send(vec![1]);
+        assert!(roster.has_gone([1; 16], Why::Left));
+        come(&mut roster, 2);
+        assert_eq!(untold(&mut roster), [1], "its rank was taken anew");
+        roster.send(vec![2]);
+        assert!(roster.has_gone([2; 16], Why::Left));
+        assert_eq!(pid_in_trouble(&mut roster), Some(2));
+        assert_eq!(untold(&mut roster), [0; 0], "it was told");
     }
 
     #[test]

@@ -25,7 +25,8 @@ use crate::background::Background;
 use crate::marker::Marker;
 use crate::segment::check_headroom;
 
-/// The side of a queue that writes. Dropped, it says goodbye; readers still get everything that was sent.
+/// The side of a queue that writes. Dropped, it says goodbye; readers still get everything that was sent. Of a reader that was
+/// gone before, with messages unread, and of which no call has told, the log does then.
 ///
 /// ```
 /// use unisono::queue::{Reader, Writer};
@@ -356,6 +357,19 @@ impl Writer {
     }
 }
 
+impl Writer {
+    /// What it would have heard with its next call.
+    fn tell_the_log(&self) {
+        let queue = self.handle.name();
+        for error in self.hall.untold() {
+            tracing::warn!(
+                queue,
+                "{error}, with messages unread that nobody will get: the writer is dropped"
+            );
+        }
+    }
+}
+
 impl Drop for Writer {
     fn drop(&mut self) {
         if self.host.lives_elsewhere() {
@@ -365,6 +379,7 @@ impl Drop for Writer {
         self.hall.host_is_to_end.store(true, Ordering::Release);
         self.hall.host.wake();
         self.host.join();
+        self.tell_the_log();
         // The sockets close with the guests, which tells the readers.
         self.hall.seats().clear();
         self.view = View::default();

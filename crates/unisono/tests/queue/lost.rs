@@ -1,8 +1,11 @@
 //! Nothing is lost in silence: whoever went with messages unread is named to the writer, however fast its rank was taken again.
 
-use unisono::queue::WhenGone;
+use std::time::Duration;
+
+use unisono::queue::{Presence, WhenGone, Writer};
 
 use crate::common::{self, PATIENCE, ended_in, processes};
+use crate::faults::log::Warnings;
 use crate::faults::told;
 use crate::harness::{self, Outcome};
 use crate::{LOST_WHEN_KILLED, NOT_YET_READY, one_reader};
@@ -23,18 +26,52 @@ pub(crate) fn lose_a_reader_and_get_another() {
     }
 }
 
+/// Process: 0 sends and ends, without a further call, once 1 is gone, as it is told to.
+pub(crate) fn send_no_more() {
+    if common::own_number() == 1 {
+        return read_and_go();
+    }
+    static WARNINGS: Warnings = Warnings::new();
+    tracing::subscriber::set_global_default(&WARNINGS).expect("it is the first");
+    let mut writer = writer_with_the_policy();
+    send_all_before(&mut writer);
+    let is_there = |writer: &Writer| writer.readers()[0].presence == Presence::Alive;
+    while is_there(&writer) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    if told("HOW") == "told" {
+        common::tell(&writer.send_within(b"after", PATIENCE).expect_err("its reader has left"));
+    }
+    drop(writer);
+    let of_losses = WARNINGS.words().into_iter().filter(|words| words.contains("unread"));
+    of_losses.for_each(|words| harness::report("logged", &words));
+}
+
 fn send_before_and_after() {
-    let policy = if told("POLICY") == "go on" { WhenGone::GoOn } else { WhenGone::Fail };
-    let mut writer = one_reader().when_gone(policy).create().expect("a queue");
-    common::publish(&writer);
-    writer.wait_until_ready(PATIENCE).expect("it comes");
-    (0..SENT_BEFORE).for_each(|number| writer.send(&[number]).expect("it is there"));
-    harness::report("sent", "all");
+    let mut writer = writer_with_the_policy();
+    send_all_before(&mut writer);
     harness::wait_for_go();
     while let Err(error) = writer.send_within(b"after", PATIENCE) {
         common::tell(&error);
     }
     harness::report("goes", "on");
+}
+
+fn writer_with_the_policy() -> Writer {
+    let policy = match &told("POLICY")[..] {
+        "go on" => WhenGone::GoOn,
+        "await" => WhenGone::AwaitReturn,
+        _ => WhenGone::Fail,
+    };
+    let writer = one_reader().when_gone(policy).create().expect("a queue");
+    common::publish(&writer);
+    writer
+}
+
+fn send_all_before(writer: &mut Writer) {
+    writer.wait_until_ready(PATIENCE).expect("it comes");
+    (0..SENT_BEFORE).for_each(|number| writer.send(&[number]).expect("it is there"));
+    harness::report("sent", "all");
 }
 
 fn read_and_go() {
@@ -45,7 +82,7 @@ fn read_and_go() {
         assert_eq!(reader.recv_within(PATIENCE).expect("it was sent").to_vec(), [number]);
     }
     let in_hand = (told("HOW") == "in hand").then(|| reader.recv_within(PATIENCE).expect("it was sent"));
-    if told("HOW") != "left" && told("HOW") != "all read" {
+    if told("HOW") == "killed" || told("HOW") == "in hand" {
         harness::kill_myself();
     }
     drop(in_hand);
@@ -84,6 +121,31 @@ pub(crate) fn a_reader_gone_with_messages_unread_is_named_once_though_its_rank_i
     assert_eq!(told_to_the_writer("killed", "go on"), [""; 0]);
 }
 
+/// How often the log named the reader that went, of a writer that was dropped after that.
+fn logged(how: &str, policy: &str) -> usize {
+    let (builder, _directory) = processes("send_no_more", 1);
+    let mut ranks = builder.env("HOW", how).env("POLICY", policy).start();
+    let gone = ranks.pid(1);
+    ranks.wait_for_report(0, "sent", PATIENCE);
+    ranks.go(1);
+    let outcomes = ranks.wait_all(PATIENCE);
+    outcomes[0].assert_success();
+    let logged = outcomes[0].reports("logged");
+    let names_it = |words: &String| words.contains("rank 0") && words.contains(&format!("pid {gone}"));
+    assert!(logged.iter().all(names_it), "{how}: {logged:?}");
+    logged.len()
+}
+
+pub(crate) fn a_reader_gone_with_the_last_messages_unread_is_named_in_the_log() {
+    assert_eq!(logged("killed", "fail"), 1);
+    assert_eq!(logged("left", "fail"), 1);
+    assert_eq!(logged("left", "await"), 1);
+    // Not where the writer was told, where all was read, or where the queue goes on whatever happens.
+    assert_eq!(logged("told", "fail"), 0);
+    assert_eq!(logged("all read", "fail"), 0);
+    assert_eq!(logged("left", "go on"), 0);
+}
+
 /// Process: 0 writes; 1 reads all and leaves; 2 is stopped before it is ready; 3 takes the rank after that.
 pub(crate) fn lose_messages_to_one_who_never_was_ready() {
     match common::own_number() {
@@ -95,7 +157,7 @@ pub(crate) fn lose_messages_to_one_who_never_was_ready() {
             harness::wait_for_go();
             let error = loop {
                 // Until it has heard that the reader has left.
-                let Err(error) = writer.wait_until_ready(Some(std::time::Duration::ZERO)) else { continue };
+                let Err(error) = writer.wait_until_ready(Some(Duration::ZERO)) else { continue };
                 break error;
             };
             common::tell(&error);

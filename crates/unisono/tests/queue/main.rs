@@ -35,7 +35,7 @@ const SCENARIOS: &[harness::Named] = named! {
         wait_for_readers_of_which_one_dies,
     }
     doors::{work_beside_a_stopped_reader, work_beside_a_flood, come_to_a_writer_without_descriptors, receive_without_descriptors}
-    lost::{lose_a_reader_and_get_another, lose_messages_to_one_who_never_was_ready}
+    lost::{send_no_more, lose_a_reader_and_get_another, lose_messages_to_one_who_never_was_ready}
     hostile::{work_at_a_queue_while_somebody_scribbles, go_back, wait_for_what_is_nowhere}
 };
 
@@ -76,6 +76,7 @@ const PROMISES: &[harness::Named] = named! {
     lost::{
         a_reader_gone_with_messages_unread_is_named_once_though_its_rank_is_taken_again,
         what_is_sent_while_one_comes_that_never_is_ready_is_not_lost_in_silence,
+        a_reader_gone_with_the_last_messages_unread_is_named_in_the_log,
     }
     hostile::{
         both_sides_survive_whatever_the_other_writes,

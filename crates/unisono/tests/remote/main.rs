@@ -32,7 +32,7 @@ fn one_reader() -> unisono::queue::Builder {
 const SCENARIOS: &[harness::Named] = named! {
     exchange::{exchange_messages}
     deaths::{work_until_the_end, go_on_or_await}
-    lost::{lose_a_reader_and_get_another, lose_messages_to_one_who_never_was_ready}
+    lost::{send_no_more, lose_a_reader_and_get_another, lose_messages_to_one_who_never_was_ready}
     steps::{exchange_while_somebody_dies, leave_while_somebody_comes_in}
     relays::{work_through_a_relay, come_with_another_key}
     links::{work_until_the_link_is_lost, be_slow, wait_for_a_long_message, take_the_rank_of_the_lost, wait_for_nothing}
@@ -65,6 +65,7 @@ const PROMISES: &[harness::Named] = named! {
     lost::{
         a_reader_gone_with_messages_unread_is_named_once_though_its_rank_is_taken_again,
         what_is_sent_while_one_comes_that_never_is_ready_is_not_lost_in_silence,
+        a_reader_gone_with_the_last_messages_unread_is_named_in_the_log,
     }
     steps::{
         a_reader_elsewhere_killed_as_it_comes_in_takes_nothing_with_it,

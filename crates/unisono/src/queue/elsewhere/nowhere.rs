@@ -56,6 +56,10 @@ impl Outlet {
         match self.0 {}
     }
 
+    pub(in crate::queue) fn untold(&self) -> Vec<Error> {
+        match self.0 {}
+    }
+
     pub(in crate::queue) fn is_complete(&self) -> bool {
         match self.0 {}
     }

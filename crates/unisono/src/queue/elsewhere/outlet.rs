@@ -90,11 +90,12 @@ impl Outlet {
 
     /// Why sending fails, if it does, for the writer to be told; see [`Publisher::take_trouble`].
     pub(in crate::queue) fn take_trouble(&self) -> Option<Error> {
-        let reader = self.publisher.take_trouble()?;
-        match reader.presence {
-            Is::Gone { why, .. } => Some(gone(&reader, why)),
-            _ => None,
-        }
+        error_of(&self.publisher.take_trouble()?)
+    }
+
+    /// Readers that went with messages unread, of which the writer was not told; see [`Publisher::take_untold`].
+    pub(in crate::queue) fn untold(&self) -> Vec<Error> {
+        self.publisher.take_untold().iter().filter_map(error_of).collect()
     }
 
     /// Whether everybody has come and is ready; those without whom the queue goes on aside.
@@ -166,14 +167,16 @@ fn status(reader: ReaderState) -> ReaderStatus {
     }
 }
 
-fn gone(reader: &ReaderState, why: Why) -> Error {
+/// Why a reader is gone.
+fn error_of(reader: &ReaderState) -> Option<Error> {
+    let Is::Gone { why, .. } = reader.presence else { return None };
     let (role, rank) = (Role::Reader, rank_of(reader));
     let (pid, address) = reader.at.clone().unwrap_or_default();
-    match why {
+    Some(match why {
         Why::Left => Error::PeerLeft { role, rank, pid },
         Why::LinkLost => Error::LinkLost { role, rank, pid, address },
         Why::Broken => Error::PeerBroken { role, rank, pid, problem: "said that it has what was not sent" },
-    }
+    })
 }
 
 #[cfg(test)]
