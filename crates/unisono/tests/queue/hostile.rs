@@ -5,6 +5,7 @@
 //! user could do.
 
 use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -108,6 +109,17 @@ fn read_for_a_round(reader: &mut Reader) -> (u64, u64) {
     (done, failed)
 }
 
+/// Wait until all processes are in this round's queue: none begins, or is through with it, before.
+fn meet(round: u64, me: usize) {
+    let sign_of = |process: usize| PathBuf::from(told("HANDLE_IN")).join(format!("round-{round}-{process}"));
+    std::fs::write(sign_of(me), "").expect("the directory is there");
+    let until = Instant::now() + PATIENCE;
+    while !(0..=common::readers()).all(|process| sign_of(process).exists()) {
+        assert!(Instant::now() < until, "not all have come to round {round}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 /// Process: write or read under attack, queue after queue; the process that is told to attacks, too.
 pub(crate) fn work_at_a_queue_while_somebody_scribbles() {
     let (me, attacker, rounds) = (common::own_number(), number("ATTACKER"), number("ROUNDS"));
@@ -120,13 +132,12 @@ pub(crate) fn work_at_a_queue_while_somebody_scribbles() {
             let builder = Writer::builder().ring_bytes(16 << 10).readers(common::readers()).when_gone(policy);
             let mut writer = builder.create().expect("a queue");
             common::publish_as(writer.handle(), &name);
-            // The attacker may have begun.
-            let ready = writer.wait_until_ready(PATIENCE);
-            assert!(ready.is_ok() || attacker != 0, "{ready:?}");
+            writer.wait_until_ready(PATIENCE).expect("nobody disturbs the meeting");
             writer
         });
         let mut reader = (me != 0)
             .then(|| Reader::open(&common::handle_of(&name), me - 1).expect("nobody disturbs the meeting"));
+        meet(round, me);
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
             if me == attacker {
