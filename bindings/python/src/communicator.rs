@@ -6,12 +6,14 @@ use std::mem::ManuallyDrop;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 use unisono::{Builder, Exchange};
 
 use crate::errors::{self, raised};
+use crate::exits::Started;
 use crate::registered::Registry;
 use crate::signals;
 use crate::tensor::Tensor;
@@ -22,21 +24,24 @@ use crate::work::Work;
 pub(crate) struct Communicator {
     inner: ManuallyDrop<unisono::Communicator>,
     pub(crate) registered: Arc<Registry>,
+    started: ManuallyDrop<Arc<Started>>,
 }
 
 impl Drop for Communicator {
     /// The last handle waits for asynchronous operations, which may need other threads of this interpreter.
     fn drop(&mut self) {
-        // SAFETY: this is the end of the object, and nothing uses the field after it was taken.
-        let inner = unsafe { ManuallyDrop::take(&mut self.inner) };
-        let mut inner = Some(inner);
-        Python::try_attach(|py| py.detach(|| drop(inner.take())));
+        // SAFETY: this is the end of the object, and nothing uses the fields after they were taken.
+        let handles = unsafe { (ManuallyDrop::take(&mut self.inner), ManuallyDrop::take(&mut self.started)) };
+        let mut handles = Some(handles);
+        Python::try_attach(|py| py.detach(|| drop(handles.take())));
     }
 }
 
 impl Communicator {
-    fn new(inner: unisono::Communicator, registered: Arc<Registry>) -> Self {
-        Communicator { inner: ManuallyDrop::new(inner), registered }
+    /// Of a group that has no handle in Python yet.
+    fn new(inner: unisono::Communicator) -> Self {
+        let started = ManuallyDrop::new(Started::on(&inner));
+        Communicator { inner: ManuallyDrop::new(inner), registered: Arc::default(), started }
     }
 
     /// The library's handle.
@@ -74,8 +79,9 @@ impl Communicator {
             kept.push(tensor.keep()?);
         }
         let pending = py.detach(|| {
-            let mut call = Some(call);
-            self.inner.start(kept, move |comm, _| call.take().map_or(Ok(()), |call| call(comm)))
+            let running = self.started.one_more();
+            let mut call = Some((call, running));
+            self.inner.start(kept, move |comm, _| call.take().map_or(Ok(()), |(call, _running)| call(comm)))
         });
         Ok(Bound::new(py, Work::new(pending, result.unbind()))?.into_any())
     }
@@ -124,6 +130,7 @@ pub(crate) fn init(
     let rendezvous_timeout =
         rendezvous_timeout.map(|timeout| duration("rendezvous_timeout", timeout)).transpose()?;
     signals::make_ready(py)?;
+    let by_exchange = Arc::<Mutex<Option<PyErr>>>::default();
     let connect = || {
         let mut builder = match ranks {
             Some((rank, world)) => Builder::default().rank(rank).world_size(world),
@@ -137,10 +144,21 @@ pub(crate) fn init(
         let patience = rendezvous_timeout.map(|timeout| timeout.unwrap_or(Duration::MAX));
         builder = given(builder, patience, Builder::rendezvous_timeout);
         builder = given(builder, threads, Builder::threads);
-        given(builder, exchange.map(PythonExchange), Builder::exchange).connect()
+        let exchange = exchange.map(|function| PythonExchange { function, raised: Arc::clone(&by_exchange) });
+        given(builder, exchange, Builder::exchange).connect()
     };
-    let comm = py.detach(connect).map_err(|error| raised(py, &error))?;
-    Ok(Communicator::new(comm, Arc::default()))
+    let met = py.detach(connect).map_err(|error| raised(py, &error));
+    // What the exchange raised, a Ctrl-C in it above all, is what the caller gets.
+    let comm = met.map_err(|error| match by_exchange.lock().take() {
+        Some(raised) => {
+            if raised.cause(py).is_none() {
+                raised.set_cause(py, Some(error));
+            }
+            raised
+        }
+        None => error,
+    })?;
+    Ok(Communicator::new(comm))
 }
 
 /// The builder, told what was given.
@@ -155,17 +173,25 @@ fn given<T>(builder: Builder, value: Option<T>, tell: impl FnOnce(Builder, T) ->
 #[pyfunction]
 pub(crate) fn in_process(py: Python<'_>, world_size: usize) -> PyResult<Vec<Communicator>> {
     let ranks = unisono::Communicator::in_process(world_size).map_err(|error| raised(py, &error))?;
-    Ok(ranks.into_iter().map(|comm| Communicator::new(comm, Arc::default())).collect())
+    Ok(ranks.into_iter().map(Communicator::new).collect())
 }
 
 /// A function of Python's from the bytes of this rank to those of all ranks.
-struct PythonExchange(Py<PyAny>);
+struct PythonExchange {
+    function: Py<PyAny>,
+    raised: Arc<Mutex<Option<PyErr>>>,
+}
 
 impl Exchange for PythonExchange {
     fn all_gather(&mut self, bytes: &[u8]) -> Result<Vec<Vec<u8>>, String> {
         Python::attach(|py| {
-            let gathered = self.0.call1(py, (PyBytes::new(py, bytes),)).and_then(|all| all.extract(py));
-            gathered.map_err(|error| format!("the exchange raised {error}"))
+            let gathered =
+                self.function.call1(py, (PyBytes::new(py, bytes),)).and_then(|all| all.extract(py));
+            gathered.map_err(|error| {
+                let problem = format!("the exchange raised {error}");
+                *self.raised.lock() = Some(error);
+                problem
+            })
         })
     }
 }
@@ -204,7 +230,11 @@ impl Communicator {
 
     fn with_timeout(&self, timeout: f64) -> PyResult<Communicator> {
         let inner = self.inner.with_timeout(duration("timeout", timeout)?);
-        Ok(Communicator::new(inner, Arc::clone(&self.registered)))
+        Ok(Communicator {
+            inner: ManuallyDrop::new(inner),
+            registered: Arc::clone(&self.registered),
+            started: self.started.clone(),
+        })
     }
 
     fn peers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
@@ -219,7 +249,7 @@ impl Communicator {
     #[pyo3(signature = (color, key=0))]
     fn split(&self, py: Python<'_>, color: Option<u64>, key: i64) -> PyResult<Option<Communicator>> {
         let part = self.detached(py, |comm| comm.split(color, key))?;
-        Ok(part.map(|part| Communicator::new(part, Arc::default())))
+        Ok(part.map(Communicator::new))
     }
 
     fn abort(&self, py: Python<'_>) {

@@ -9,6 +9,7 @@
 //! | `tensor`, `dlpack`, `element` | where an object's memory lies, and what is in it |
 //! | `registered` | memory that all ranks have mapped |
 //! | `work` | operations that were started and are waited for later |
+//! | `exits` | started operations when the interpreter ends |
 //! | `errors` | the library's errors as Python exceptions |
 //! | `signals` | Ctrl-C during a wait |
 //! | `records` | the library's log events, on their way to Python's `logging` |
@@ -21,6 +22,7 @@ mod communicator;
 mod dlpack;
 mod element;
 mod errors;
+mod exits;
 mod records;
 mod registered;
 mod signals;
@@ -39,6 +41,8 @@ compile_error!(
 mod _core {
     #[pymodule_export]
     use super::communicator::{Communicator, in_process, init};
+    #[pymodule_export]
+    use super::exits::end_started;
     #[pymodule_export]
     use super::records::{collect_records, next_record};
     #[pymodule_export]

@@ -188,6 +188,13 @@ fn torch_memory(tensor: &Bound<'_, PyAny>) -> PyResult<Memory> {
         return Err(PyTypeError::new_err(format!("the tensor is on {device}: copy it to the host first")));
     }
     let element = torch_element(&tensor.getattr(intern!(py, "dtype"))?)?;
+    // Their memory has other values than they show.
+    if tensor.call_method0(intern!(py, "is_conj"))?.is_truthy()? {
+        return Err(PyValueError::new_err("the tensor is a conjugate view: call .resolve_conj()"));
+    }
+    if tensor.call_method0(intern!(py, "is_neg"))?.is_truthy()? {
+        return Err(PyValueError::new_err("the tensor is a negated view: call .resolve_neg()"));
+    }
     let contiguous = tensor.call_method0(intern!(py, "is_contiguous"))?.is_truthy()?;
     let count = tensor.call_method0(intern!(py, "numel"))?.extract()?;
     let start: usize = tensor.call_method0(intern!(py, "data_ptr"))?.extract()?;

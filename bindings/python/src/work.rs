@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use pyo3::prelude::*;
+use pyo3::{PyTraverseError, PyVisit};
 use unisono::{Error, Pending, interrupt};
 
 use crate::communicator::duration;
@@ -15,7 +16,8 @@ use crate::tensor::Kept;
 #[pyclass(frozen, weakref, module = "unisono")]
 pub(crate) struct Work {
     state: Mutex<State>,
-    result: Py<PyAny>,
+    /// Nothing once it was collected as part of a cycle.
+    result: Mutex<Option<Py<PyAny>>>,
 }
 
 enum State {
@@ -27,7 +29,7 @@ enum State {
 
 impl Work {
     pub(crate) fn new(pending: Pending<Vec<Kept>>, result: Py<PyAny>) -> Self {
-        Work { state: Mutex::new(State::Running(pending)), result }
+        Work { state: Mutex::new(State::Running(pending)), result: Mutex::new(Some(result)) }
     }
 
     /// Wait until `deadline`; `None` if it is not over by then.
@@ -82,13 +84,29 @@ impl Work {
         let patience = timeout.map(|timeout| duration("timeout", timeout)).transpose()?.flatten();
         let deadline = patience.and_then(|patience| Instant::now().checked_add(patience));
         match self.outcome(py, deadline)? {
-            Some(Ok(())) => Ok(self.result.clone_ref(py)),
+            Some(Ok(())) => {
+                Ok(self.result.lock().as_ref().map_or_else(|| py.None(), |result| result.clone_ref(py)))
+            }
             Some(Err(error)) => Err(raised(py, &error)),
             None => {
                 let waited = patience.unwrap_or_default();
                 Err(raised(py, &Error::Busy { operation: "wait", waited }))
             }
         }
+    }
+
+    /// A tensor may hold the work on it. What the operation itself holds of its tensors is not looked at: it is in use.
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        // Held for moments, and by nobody who lets another thread run Python meanwhile.
+        match self.result.try_lock() {
+            Some(result) => visit.call(&*result),
+            None => Ok(()),
+        }
+    }
+
+    fn __clear__(&self) {
+        let result = self.result.lock().take();
+        drop(result);
     }
 
     fn done(&self) -> bool {

@@ -253,6 +253,11 @@ def test_what_cannot_be_done_is_refused_before_anything_is_sent() -> None:
         for tensor in (square.T, torch.zeros(4, 4).t(), OnlyDlpack(square.T)):
             with pytest.raises(ValueError, match="not contiguous: pass tensor.contiguous()"):
                 comm.all_reduce(tensor)
+        conjugate = torch.zeros(4, dtype=torch.complex64).conj()
+        with pytest.raises(ValueError, match=r"call \.resolve_conj\(\)"):
+            comm.all_reduce(conjugate)
+        with pytest.raises(ValueError, match=r"call \.resolve_neg\(\)"):
+            comm.all_gather(torch._neg_view(torch.zeros(4)))
         with pytest.raises(ValueError, match="read-only"):
             comm.all_reduce(b"abcd")
         with pytest.raises(TypeError, match="buffer protocol"):

@@ -22,7 +22,7 @@ def test_the_readmes_programs_do_what_it_says(tmp_path: Path) -> None:
     for number, (program, expected) in enumerate(programs()):
         file = tmp_path / f"program_{number}.py"
         file.write_text(program)
-        common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(os.getpid() % 30000 + number)}
+        common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(20000 + os.getpid() % 30000 + number)}
         ranks = [
             subprocess.Popen(
                 [sys.executable, str(file)],
@@ -32,6 +32,10 @@ def test_the_readmes_programs_do_what_it_says(tmp_path: Path) -> None:
             )
             for rank in range(2)
         ]
-        for rank in ranks:
-            printed, _ = rank.communicate(timeout=60)
-            assert rank.returncode == 0 and printed.splitlines() == expected
+        try:
+            for rank in ranks:
+                printed, _ = rank.communicate(timeout=60)
+                assert rank.returncode == 0 and printed.splitlines() == expected
+        finally:
+            for rank in ranks:
+                rank.kill()

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-import traceback
-from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,51 +15,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 import unisono
 import unisono.torch
-
-WORLD = 3
-PATIENCE = timedelta(seconds=60)
-
-
-def _rank(rank: int, world: int, file: str, work: Callable[..., Any], pipe: Any, backend: str | None) -> None:
-    try:
-        torch.set_num_threads(1)
-        dist.init_process_group(
-            backend, init_method=f"file://{file}", rank=rank, world_size=world, timeout=PATIENCE
-        )
-        pipe.send(("returned", work(rank, world)))
-        dist.barrier()
-        dist.destroy_process_group()
-    except BaseException:
-        pipe.send(("raised", traceback.format_exc()))
-        os._exit(1)
-
-
-def run(work: Callable[[int, int], Any], world: int = WORLD, backend: str | None = "unisono") -> list[Any]:
-    """What `work(rank, world)` returns on each rank of a group."""
-    context = mp.get_context("fork")
-    with tempfile.TemporaryDirectory() as folder:
-        pipes, processes = [], []
-        for rank in range(world):
-            ours, theirs = context.Pipe()
-            arguments = (rank, world, f"{folder}/store", work, theirs, backend)
-            processes.append(context.Process(target=_rank, args=arguments))
-            processes[-1].start()
-            theirs.close()
-            pipes.append(ours)
-        try:
-            results = []
-            for rank, pipe in enumerate(pipes):
-                assert pipe.poll(90), f"rank {rank} says nothing"
-                kind, value = pipe.recv()
-                assert kind == "returned", f"rank {rank} raised:\n{value}"
-                results.append(value)
-            for process in processes:
-                process.join(30)
-                assert process.exitcode == 0
-            return results
-        finally:
-            for process in processes:
-                process.kill()
+from groups import rank_of, run
 
 
 def test_collectives_synchronous_and_started() -> None:
@@ -333,25 +287,31 @@ def test_a_dead_rank_is_named_by_torchs_operations_too() -> None:
             except RuntimeError as error:
                 Path(folder, str(rank)).write_text(f"{type(error).__name__}: {error}")
             # Whoever goes without a word counts as dead, too: not before the other has its error.
-            while not Path(folder, str(2 - rank)).exists():
+            deadline = time.monotonic() + 60
+            while not Path(folder, str(2 - rank)).exists() and time.monotonic() < deadline:
                 time.sleep(0.01)
             os._exit(0)
 
         pipe, _ = context.Pipe()
         processes = [
-            context.Process(target=_rank, args=(rank, 3, f"{folder}/store", work, pipe, "unisono"))
+            context.Process(target=rank_of, args=(rank, 3, f"{folder}/store", work, pipe, "unisono"))
             for rank in range(3)
         ]
-        for process in processes:
-            process.start()
-        for process in processes:
-            process.join(60)
+        try:
+            for process in processes:
+                process.start()
+            for process in processes:
+                process.join(90)
+        finally:
+            for process in processes:
+                process.kill()
         for rank in (0, 2):
             assert Path(folder, str(rank)).read_text().startswith("PeerDied: rank 1 (pid ")
 
 
 def test_the_hosts_of_a_group_are_compared() -> None:
     store = dist.HashStore()
-    store.set("unisono/1", b"x" * 100)
-    with pytest.raises(unisono.RendezvousError, match="live on one machine"):
+    store.set("unisono/1/1", b"x" * 100)
+    with pytest.raises(unisono.Error, match="live on one machine") as raised:
         unisono.torch.connect(store, 0, 2, timedelta(seconds=5))
+    assert isinstance(raised.value.__cause__, unisono.RendezvousError)

@@ -10,6 +10,7 @@ interpreter's lock is released while a call waits, and Ctrl-C ends any wait. `un
 
 from __future__ import annotations
 
+import atexit
 import sys
 from collections.abc import Callable, Sequence
 from enum import Enum
@@ -37,6 +38,10 @@ from ._errors import (
     SettingError,
     TimeoutError,
 )
+
+# What is left for started operations once the program has ended.
+_MOMENT = 2.0
+atexit.register(_core.end_started, _MOMENT)
 
 
 class ReduceOp(str, Enum):

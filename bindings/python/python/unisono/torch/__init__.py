@@ -18,6 +18,7 @@ there, and a `recv` from anybody cannot say whom it was from.
 from __future__ import annotations
 
 import functools
+import time
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -30,15 +31,33 @@ from .. import Communicator, Error, init
 from ._collectives import Collectives
 
 _NAME = "unisono"
+_LONGEST_NAP = 0.05
 _IS_WHOLE_GROUP = tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 14)
 
 
 def connect(store: _c10d.Store, rank: int, world_size: int, timeout: timedelta) -> Communicator:
-    """A communicator of ranks that share a store of torch's. Refuses ranks on several machines."""
+    """A communicator of ranks that share a store of torch's. Refuses ranks on several machines.
+
+    The same ranks may meet on one store again: each counts how often it has been there.
+    """
+    seconds = timeout.total_seconds()
+    deadline = time.monotonic() + seconds
+    times = store.add(f"unisono/{rank}/times", 1)
+
+    def said_by(other: int) -> bytes:
+        key = f"unisono/{other}/{times}"
+        nap = 0.001
+        # While torch waits it lets no signal's handler run.
+        while not store.check([key]):
+            if time.monotonic() >= deadline:
+                raise Error(f"rank {other} did not come within {seconds} s")
+            time.sleep(nap)
+            nap = min(2 * nap, _LONGEST_NAP)
+        return store.get(key)
 
     def exchange(mine: bytes) -> list[bytes]:
-        store.set(f"unisono/{rank}", _machine() + mine)  # type: ignore[arg-type]  # any bytes may be stored
-        everything = [store.get(f"unisono/{other}") for other in range(world_size)]
+        store.set(f"unisono/{rank}/{times}", _machine() + mine)  # type: ignore[arg-type]  # any bytes may be stored
+        everything = [said_by(other) for other in range(world_size)]
         machines = [said[: len(_machine())] for said in everything]
         if len(set(machines)) > 1:
             elsewhere = [other for other in range(world_size) if machines[other] != machines[rank]]
@@ -48,7 +67,6 @@ def connect(store: _c10d.Store, rank: int, world_size: int, timeout: timedelta) 
             )
         return [said[len(_machine()) :] for said in everything]
 
-    seconds = timeout.total_seconds()
     return init(
         rank=rank, world_size=world_size, exchange=exchange, timeout=seconds, rendezvous_timeout=seconds
     )

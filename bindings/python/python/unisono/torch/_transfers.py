@@ -5,26 +5,37 @@ elements it expects. So each of torch's messages is two: a header (tag and size)
 received from there is a thread, started when it is first needed, which takes headers while somebody wants a message and
 gives each message to the first that wants one like it; what nobody wants yet is kept. For each peer that is sent to there
 is one that sends what could not be sent at once.
+
+In the library a rank that waits for one that has left stops the whole group. But who takes from anybody waits for all, and
+any of them may have nothing more to say. So who leaves says goodbye first, by a header of its own, which is what a thread
+that still waits for it finds. Threads wait in short slices, and not at all while nobody wants anything.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from .. import Busy, Communicator, Error, TimeoutError
+from .. import Busy, Closed, Communicator, Error, PeerLeft, TimeoutError
 
 _HEADER = 2
+# In the place of a message's size.
+_GOODBYE = -1
 # Up to here a message is sent by the caller itself, if there is room for it. It goes as a whole or not at all, as long as it
 # fills less than a quarter of the window, with its line of a header.
 _SMALL = 16 * 1024
 _LINE = 64
 _AT_ONCE = 1e-6
 _NAP = 0.05
+# How long a thread may take to notice that it is to end.
+_SOON = 1.0
+# How long after its goodbye a rank is still there, for others that leave at the same time and have looked for it already.
+_LINGER = 0.02
 
 
 def _bytes(tensor: torch.Tensor) -> torch.Tensor:
@@ -34,11 +45,19 @@ def _bytes(tensor: torch.Tensor) -> torch.Tensor:
 class Transfer:
     """A send or recv that was started."""
 
-    def __init__(self, tensor: torch.Tensor, tag: int, source: int | None, timeout: float) -> None:
+    def __init__(
+        self,
+        tensor: torch.Tensor,
+        tag: int,
+        source: int | None,
+        timeout: float,
+        give_up: Callable[[Transfer, float], None],
+    ) -> None:
         self.tensor = tensor
         self.tag = tag
         self.source = source
         self._timeout = timeout
+        self._give_up = give_up
         self._over = threading.Event()
         self._problem: BaseException | None = None
 
@@ -50,12 +69,12 @@ class Transfer:
         return self._over.is_set()
 
     def wait(self, timeout: float | None = None) -> torch.Tensor:
-        left = self._timeout if timeout is None else timeout
+        patience = self._timeout if timeout is None else timeout
+        deadline = time.monotonic() + patience
         # A thread that sleeps on a lock lets no signal's handler raise before it wakes: so it naps.
-        while not self._over.wait(min(left, _NAP)):
-            left -= _NAP
-            if left <= 0:
-                raise Busy(f"a transfer of tag {self.tag} is not over yet: nobody sent it, or nobody takes it")
+        while not self._over.wait(_nap_until(deadline)):
+            if time.monotonic() >= deadline:
+                self._give_up(self, patience)
         if self._problem is not None:
             raise self._problem
         return self.tensor
@@ -68,6 +87,7 @@ class Transfers:
         self.comm = comm
         # What a thread waits for may come late; who wanted it has a deadline of its own.
         self._patient = comm.with_timeout(float("inf"))
+        self._slice = comm.with_timeout(_NAP)
         self._hasty = comm.with_timeout(_AT_ONCE)
         self._small = min(_SMALL, comm.window_bytes // 4 - _LINE)
         self._outboxes: dict[int, _Outbox] = {}
@@ -77,33 +97,102 @@ class Transfers:
         self.ends = False
 
     def send(self, tensor: torch.Tensor, to: int, tag: int, timeout: float) -> Transfer:
+        transfer = Transfer(tensor, tag, None, timeout, self._say_late)
         with self.changed:
-            outbox = self._outboxes.get(to) or self._outboxes.setdefault(to, _Outbox(self, to))
-        return outbox.send(tensor, tag, timeout)
+            problem = self._problem_of([to])
+            if isinstance(problem, PeerLeft):
+                transfer.finish(problem)
+                return transfer
+            outbox = self._outbox(to)
+        outbox.send(transfer)
+        return transfer
 
     def recv(self, tensor: torch.Tensor, source: int | None, tag: int, timeout: float) -> Transfer:
         """From `source`, or, if it is `None`, from whoever sends first."""
-        transfer = Transfer(tensor, tag, source, timeout)
-        sources = [source] if source is not None else [r for r in range(self.comm.size) if r != self.comm.rank]
+        transfer = Transfer(tensor, tag, source, timeout, self._withdraw)
+        sources = self._sources(source)
         with self.changed:
-            for rank in sources:
-                inbox = self._inboxes.get(rank)
-                if inbox is not None and inbox.give_kept(transfer):
-                    return transfer
+            if any(self._inbox(rank).give_kept(transfer) for rank in sources):
+                return transfer
+            problem = _closed() if self.ends else self._problem_of(sources)
+            if problem is not None:
+                transfer.finish(problem)
+                return transfer
             self.wanted.append(transfer)
             for rank in sources:
-                if rank not in self._inboxes:
-                    self._inboxes[rank] = _Inbox(self, rank)
+                self._inbox(rank).listen()
             self.changed.notify_all()
         return transfer
 
     def end(self) -> None:
-        """Let threads that have nothing to do end."""
+        """This rank leaves: let threads end, and say goodbye to all others."""
         with self.changed:
             self.ends = True
             self.changed.notify_all()
         for outbox in list(self._outboxes.values()):
             outbox.notice_end()
+        inboxes = [self._inbox(rank) for rank in self._sources(None)]
+        deadline = time.monotonic() + _SOON
+        for inbox in inboxes:
+            inbox.join(deadline - time.monotonic())
+        said = [self._outbox(inbox.source).say_goodbye() for inbox in inboxes if inbox.look_for_goodbye()]
+        if any(said) and len(said) > 1:
+            time.sleep(_LINGER)
+        with self.changed:
+            for transfer in self.wanted:
+                transfer.finish(_closed())
+            self.wanted.clear()
+
+    def lose(self, inbox: _Inbox, problem: BaseException) -> None:
+        """Nothing more comes from there: who waits for it, or, without anybody else left, for anybody, is told."""
+        with self.changed:
+            inbox.problem = problem
+            for transfer in list(self.wanted):
+                hopeless = self._problem_of(self._sources(transfer.source))
+                if hopeless is not None:
+                    self.wanted.remove(transfer)
+                    transfer.finish(hopeless)
+
+    def _problem_of(self, sources: list[int]) -> BaseException | None:
+        """Why nothing can come from any of these, if so. A rank may leave; whatever else happens to one happens to all."""
+        problems = [self._inbox(rank).problem for rank in sources]
+        serious = [problem for problem in problems if problem is not None and not isinstance(problem, PeerLeft)]
+        if serious:
+            return serious[0]
+        return problems[0] if problems and None not in problems else None
+
+    def _sources(self, source: int | None) -> list[int]:
+        return [source] if source is not None else [r for r in range(self.comm.size) if r != self.comm.rank]
+
+    def _inbox(self, rank: int) -> _Inbox:
+        return self._inboxes.get(rank) or self._inboxes.setdefault(rank, _Inbox(self, rank))
+
+    def _outbox(self, rank: int) -> _Outbox:
+        return self._outboxes.get(rank) or self._outboxes.setdefault(rank, _Outbox(self, rank))
+
+    def _withdraw(self, transfer: Transfer, waited: float) -> None:
+        """A recv whose time is up wants nothing any more, unless its message is on its way already."""
+        with self.changed:
+            if transfer in self.wanted:
+                self.wanted.remove(transfer)
+                transfer.finish(self._late("recv", "nobody sent it", transfer, waited))
+
+    def _say_late(self, transfer: Transfer, waited: float) -> None:
+        """A send whose time is up goes on: part of it may have been sent."""
+        raise self._late("send", "nobody takes it; it goes on", transfer, waited)
+
+    def _late(self, operation: str, problem: str, transfer: Transfer, waited: float) -> TimeoutError:
+        awaited = [peer for peer in self.comm.peers() if operation == "recv" and transfer.source in (peer.rank, None)]
+        return TimeoutError(
+            f"{operation} of tag {transfer.tag}: not over after {waited} s: {problem}",
+            operation=operation,
+            call=f"{operation} of tag {transfer.tag}",
+            number=0,
+            waited=waited,
+            peers=[peer for peer in awaited if peer.rank != self.comm.rank],
+            reported_by=None,
+            terminal=False,
+        )
 
     def take_wanted(self, source: int, tag: int) -> Transfer | None:
         """The first that wants a message of this tag from this source; it is wanted no more."""
@@ -127,24 +216,30 @@ class _Outbox:
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
 
-    def send(self, tensor: torch.Tensor, tag: int, timeout: float) -> Transfer:
-        transfer = Transfer(tensor, tag, None, timeout)
-        data = _bytes(tensor)
-        header = torch.tensor([tag, data.numel()])
+    def send(self, transfer: Transfer) -> None:
+        data = _bytes(transfer.tensor)
+        header = torch.tensor([transfer.tag, data.numel()])
         with self._changed:
             parts = [header, data] if data.numel() else [header]
             if not self._waiting and data.numel() <= self._transfers._small:
                 parts = self._send_now(parts)
             if not parts:
                 transfer.finish()
-                return transfer
+                return
             self._waiting.append(lambda: self._send_patiently(parts, transfer))
             if self._thread is None:
                 name = f"unisono-send-{self._to}"
                 self._thread = threading.Thread(target=self._run, name=name, daemon=True)
                 self._thread.start()
             self._changed.notify()
-        return transfer
+
+    def say_goodbye(self) -> bool:
+        """Unless there is more to be said first, which nobody took, or no room."""
+        with self._changed:
+            try:
+                return not self._waiting and not self._send_now([torch.tensor([0, _GOODBYE])])
+            except Error:
+                return False  # Something has ended the group, and everybody knows.
 
     def _send_now(self, parts: list[torch.Tensor]) -> list[torch.Tensor]:
         """Send what there is room for; gives back the rest."""
@@ -189,79 +284,127 @@ class _Inbox:
 
     def __init__(self, transfers: Transfers, source: int) -> None:
         self._transfers = transfers
-        self._source = source
+        self.source = source
+        # Why nothing more comes.
+        self.problem: BaseException | None = None
         self._kept: list[tuple[int, torch.Tensor]] = []
-        self._problem: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name=f"unisono-recv-{source}", daemon=True)
-        self._thread.start()
+        self._messages = 0
+        self._thread: threading.Thread | None = None
+
+    def listen(self) -> None:
+        """See that a thread takes what comes. The lock is held."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name=f"unisono-recv-{self.source}", daemon=True)
+            self._thread.start()
+
+    def join(self, patience: float) -> None:
+        if self._thread is not None:
+            self._thread.join(max(patience, 0))
+
+    def look_for_goodbye(self) -> bool:
+        """Once this rank leaves, and nobody listens: whether the other is still there."""
+        if self._thread is not None and self._thread.is_alive():
+            return False  # In the middle of something that does not come to its end.
+        try:
+            while self.problem is None and self._take_one(self._transfers._hasty, self._transfers._small):
+                pass
+        except Error as problem:
+            self.problem = problem
+        return self.problem is None
 
     def give_kept(self, transfer: Transfer) -> bool:
         """Give a message that came before it was wanted. The lock is held."""
         for at, (tag, message) in enumerate(self._kept):
             if tag == transfer.tag:
                 del self._kept[at]
-                transfer.source = self._source
+                transfer.source = self.source
                 transfer.finish(_fill(transfer.tensor, message))
                 return True
-        if self._problem is not None and transfer.source == self._source:
-            transfer.finish(self._problem)
-            return True
         return False
 
     def _run(self) -> None:
         transfers = self._transfers
         try:
-            while True:
+            while self.problem is None:
                 with transfers.changed:
-                    while not transfers.wants_from(self._source):
-                        if transfers.ends:
-                            return
+                    while not transfers.wants_from(self.source) and not transfers.ends:
                         transfers.changed.wait()
-                self._take_one()
+                    if transfers.ends:
+                        return
+                self._take_one(transfers._slice)
         except BaseException as problem:
-            with transfers.changed:
-                self._problem = problem
-                for transfer in [t for t in transfers.wanted if t.source in (self._source, None)]:
-                    transfers.wanted.remove(transfer)
-                    transfer.finish(problem)
+            transfers.lose(self, problem)
 
-    def _take_one(self) -> None:
+    def _take_one(self, patience: Communicator, most: float = float("inf")) -> bool:
+        """Take a message, if one comes in time, of up to `most` bytes; whether one did."""
         transfers = self._transfers
         header = torch.empty(_HEADER, dtype=torch.int64)
-        transfers._patient.recv(header, self._source)
+        try:
+            patience.recv(header, self.source)
+        except (TimeoutError, Busy) as late:
+            if getattr(late, "terminal", False):
+                raise
+            return False
         tag, size = header.tolist()
+        if size == _GOODBYE:
+            transfers.lose(self, self._left())
+            return False
+        if size > most:
+            raise Busy(f"{size} bytes that nobody wants are on their way from rank {self.source}", operation="recv")
+        self._messages += 1
         with transfers.changed:
-            transfer = transfers.take_wanted(self._source, tag)
+            transfer = transfers.take_wanted(self.source, tag)
         if transfer is not None:
-            transfer.source = self._source
+            transfer.source = self.source
             data = _bytes(transfer.tensor)
             if data.numel() == size:
-                self._receive(data, transfer)
-                return
+                self._receive(data, transfer, transfers._patient)
+                return True
         message = torch.empty(size, dtype=torch.uint8)
-        self._receive(message, None)
-        if transfer is not None:
-            transfer.finish(_fill(transfer.tensor, message))
-            return
-        with transfers.changed:
-            # Somebody may have come to want it meanwhile.
-            transfer = transfers.take_wanted(self._source, tag)
-            if transfer is None:
-                self._kept.append((tag, message))
-                return
-        transfer.source = self._source
+        self._receive(message, None, transfers._slice if transfers.ends else transfers._patient)
+        if transfer is None:
+            with transfers.changed:
+                # Somebody may have come to want it meanwhile.
+                transfer = transfers.take_wanted(self.source, tag)
+                if transfer is None:
+                    self._kept.append((tag, message))
+                    return True
+        transfer.source = self.source
         transfer.finish(_fill(transfer.tensor, message))
+        return True
 
-    def _receive(self, data: torch.Tensor, transfer: Transfer | None) -> None:
+    def _receive(self, data: torch.Tensor, transfer: Transfer | None, patience: Communicator) -> None:
         try:
             if data.numel():
-                self._transfers._patient.recv(data, self._source)
+                patience.recv(data, self.source)
         except BaseException as problem:
             if transfer is not None:
                 transfer.finish(problem)
             raise
         if transfer is not None:
             transfer.finish()
+
+    def _left(self) -> PeerLeft:
+        """What the library says of a rank that has left, but that it does no harm to others."""
+        pid = self._transfers.comm.peers()[self.source].pid
+        return PeerLeft(
+            f"rank {self.source} (pid {pid}) has left, and nothing more comes from it",
+            rank=self.source,
+            pid=pid,
+            operation="recv",
+            call=f"recv from rank {self.source}",
+            number=self._messages + 1,
+        )
+
+
+def _closed() -> Closed:
+    return Closed("recv: this rank has left", operation="recv")
+
+
+def _nap_until(deadline: float) -> float:
+    """How long to sleep at once. Past the deadline there is something left to wait for, which comes soon."""
+    left = deadline - time.monotonic()
+    return min(left, _NAP) if left > 0 else _NAP
 
 
 def _fill(tensor: torch.Tensor, message: torch.Tensor) -> Error | None:

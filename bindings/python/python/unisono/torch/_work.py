@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import queue
+import os
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, Protocol
@@ -51,7 +52,9 @@ class Work(dist.Work):
                 # torch's own default, no time at all, means the operation's.
                 handle.wait(seconds if seconds > 0 else None)
         except BaseException as problem:
-            self._problem = problem
+            # Who lost patience, or was interrupted, may wait again.
+            if self.is_completed():
+                self._problem = problem
             raise
         with self._lock:
             finish, self._finish = self._finish, None
@@ -88,11 +91,11 @@ class Work(dist.Work):
         return -1 if self._source is None else self._source()
 
     def get_future(self) -> torch.futures.Future[list[torch.Tensor]]:
-        """A future of the tensors, completed by a thread that waits for operations in turn."""
+        """A future of the tensors, completed by a thread that waits for this operation alone."""
         with self._lock:
             if self._future is None:
                 self._future = torch.futures.Future()
-                _fulfil_later(self, self._future)
+                _waiters.complete_later(self, self._future)
             return self._future
 
 
@@ -105,21 +108,53 @@ def complete(future: torch.futures.Future[Any], work: Work) -> None:
 
 
 _Promise = tuple[Work, "torch.futures.Future[Any]"]
-_promises: queue.SimpleQueue[_Promise] | None = None
-_starting = threading.Lock()
+# A thread without anything to do ends after this long.
+_IDLE = 10.0
 
 
-def _fulfil_later(work: Work, future: torch.futures.Future[Any]) -> None:
-    global _promises
-    with _starting:
-        if _promises is None:
-            _promises = queue.SimpleQueue()
-            threading.Thread(target=_fulfil, args=(_promises,), name="unisono-futures", daemon=True).start()
-    _promises.put((work, future))
+class _Waiters:
+    """Threads that wait for operations, each for one.
+
+    What is to happen when a future is completed happens on the thread that completes it, and may wait for a future in its turn:
+    so no future waits for a thread. There are as many as there are futures to wait for, and they are used again.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._promises: deque[_Promise] = deque()
+        self._idle = 0
+
+    def complete_later(self, work: Work, future: torch.futures.Future[Any]) -> None:
+        with self._changed:
+            self._promises.append((work, future))
+            if self._idle >= len(self._promises):
+                self._changed.notify()
+                return
+        threading.Thread(target=self._run, name="unisono-future", daemon=True).start()
+
+    def _run(self) -> None:
+        while (promise := self._next()) is not None:
+            work, future = promise
+            complete(future, work)
+            del promise, work, future
+
+    def _next(self) -> _Promise | None:
+        with self._changed:
+            self._idle += 1
+            try:
+                self._changed.wait_for(lambda: self._promises, _IDLE)
+                return self._promises.popleft() if self._promises else None
+            finally:
+                self._idle -= 1
 
 
-def _fulfil(promises: queue.SimpleQueue[_Promise]) -> None:
-    while True:
-        work, future = promises.get()
-        complete(future, work)
-        del work, future
+_waiters = _Waiters()
+
+
+def _in_child() -> None:
+    """A forked child has none of its parent's threads."""
+    global _waiters
+    _waiters = _Waiters()
+
+
+os.register_at_fork(after_in_child=_in_child)
