@@ -48,7 +48,11 @@ def test_the_environment_says_who_a_rank_is() -> None:
         )
         for rank in range(2)
     ]
-    assert [process.communicate(timeout=60)[0] for process in started] == ["0 3\n", "1 3\n"]
+    try:
+        assert [process.communicate(timeout=60)[0] for process in started] == ["0 3\n", "1 3\n"]
+    finally:
+        for process in started:
+            process.kill()
 
 
 def test_settings_that_make_no_sense_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -177,3 +177,20 @@ def test_ctrl_c_ends_a_meeting_on_a_store() -> None:
     with pytest.raises(KeyboardInterrupt):
         unisono.torch.connect(dist.HashStore(), 0, 2, timedelta(seconds=30))
     assert time.monotonic() - start < 10
+
+
+def test_powersgd_whose_callbacks_wait_for_each_other() -> None:
+    from torch.distributed.algorithms.ddp_comm_hooks import powerSGD_hook as powersgd
+
+    def work(rank: int, world: int) -> Any:
+        torch.manual_seed(0)
+        model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(64, 64))
+        state = powersgd.PowerSGDState(None, start_powerSGD_iter=2, min_compression_rate=0.5)
+        model.register_comm_hook(state, powersgd.powerSGD_hook)
+        for step in range(4):
+            model.zero_grad()
+            model(torch.full((1, 64), float(rank + step))).sum().backward()
+        return [parameter.grad.sum().item() for parameter in model.parameters()]
+
+    first, second = run(work, 2)
+    assert first == second

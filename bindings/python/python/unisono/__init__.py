@@ -80,7 +80,7 @@ def init(
     - `threads`: how many threads share the copying and reducing of this rank's collectives.
     - `exchange`: meet through a function that gives every rank the bytes of all, in rank order, instead of by name.
 
-    Raises `SettingError`, or `RendezvousError` that says who did not come.
+    Raises `SettingError`, `RendezvousError` that says who did not come, or what `exchange` raised.
     """
     _logging.start()
     return _core.init(
