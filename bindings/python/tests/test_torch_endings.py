@@ -32,8 +32,9 @@ def test_who_was_waited_for_may_leave_once_somebody_else_has_sent() -> None:
             dist.send(torch.ones(2), 0)
         dist.barrier()
         if rank > 1:
+            time.sleep(0.5 * (rank - 2))  # two that leave at the same moment may miss one another's goodbye
             return dist.destroy_process_group()
-        time.sleep(0.3)  # they have left
+        time.sleep(1.0)  # they have left
         if rank == 1:
             dist.send(torch.full((2,), 7.0), 0)
             dist.recv(got, 0)
@@ -44,7 +45,7 @@ def test_who_was_waited_for_may_leave_once_somebody_else_has_sent() -> None:
                 dist.recv(torch.zeros(2), 2)
             assert left.value.rank == 2 and left.value.operation == "recv"
             with pytest.raises(unisono.PeerLeft):
-                dist.isend(got, 3).wait()
+                dist.isend(got, 2).wait()  # whose goodbye was heard
         handle = dist.isend(got, 1 - rank)
         dist.recv(torch.zeros(2), 1 - rank)
         handle.wait()
