@@ -58,6 +58,8 @@ pub(crate) fn reduce(
     reduce_to(group, call, input, output, what, Wanted::ByRoot(root), timeout)
 }
 
+// Always: most fields of the call are constants of the caller.
+#[inline(always)]
 pub(super) fn reduce_to(
     group: &Group,
     call: Call,

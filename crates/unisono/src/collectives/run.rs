@@ -10,7 +10,7 @@ use std::time::Duration;
 use parking_lot::MutexGuard;
 use unisono_protocol::{Ended, Halt};
 
-use crate::call::Call;
+use crate::call::{Call, chained};
 use crate::counts;
 use crate::error::{BoxedResult, Error};
 use crate::fault;
@@ -49,8 +49,9 @@ impl<'g> Run<'g> {
             return Err(group.end_with(members.explain(0, at)));
         }
         steps.calls = number;
-        steps.history = call.chained(steps.history);
-        members.own().header().latest.begin(number, call.pack());
+        let fields = call.pack();
+        steps.history = chained(steps.history, fields);
+        members.own().header().latest.begin(number, fields);
         let waiter = Waiter::new(members, group.crowded, timeout);
         Ok(Run { group, members, steps, waiter, call, number })
     }
