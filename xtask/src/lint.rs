@@ -18,8 +18,12 @@ const GROUND_FLOOR: [&str; 5] =
     ["unisono-kernels", "unisono-protocol", "unisono-os", "unisono-measure", "unisono-ptx-sim"];
 
 /// Crates that know of one below them only.
-const ABOVE_ONE: [(&str, &str); 3] =
-    [("unisono-remote", "unisono-os"), ("unisono-python", "unisono"), ("unisono-gpu", "unisono-ptx-sim")];
+const ABOVE_ONE: [(&str, &str); 4] = [
+    ("unisono-remote", "unisono-os"),
+    ("unisono-python", "unisono"),
+    ("unisono-capi", "unisono"),
+    ("unisono-gpu", "unisono-ptx-sim"),
+];
 
 /// The crates through which one reaches the operating system, and the only member that may use them.
 const SYSTEM_CRATES: [&str; 2] = ["rustix", "libc"];

@@ -7,6 +7,7 @@
 mod bench;
 mod cross;
 mod demo;
+mod header;
 mod kernels;
 mod lint;
 mod models;
@@ -16,6 +17,7 @@ mod setup;
 mod step;
 mod test;
 mod unit;
+mod wheels;
 mod workspace;
 
 use std::process::ExitCode;
@@ -52,6 +54,10 @@ enum Verb {
     Sanitize,
     /// Run kernels, protocol, collectives and queue for 64-bit Arm in an emulator.
     Cross,
+    /// Write the C header anew from the sources of unisono-capi.
+    Header,
+    /// Build the Python package's wheels for x86-64 and 64-bit Arm into target/wheels, check them and try them.
+    Wheels(wheels::Options),
 }
 
 fn main() -> ExitCode {
@@ -79,6 +85,8 @@ fn perform(verb: &Verb) -> Result<bool> {
         }
         Verb::Sanitize => Ok(test::run(&workspace, &Options::only(Part::Sanitize))),
         Verb::Cross => Ok(test::run(&workspace, &Options::only(Part::Cross))),
+        Verb::Header => header::run(&workspace).map(|()| true),
+        Verb::Wheels(options) => wheels::run(&workspace, options).map(|()| true),
     }
 }
 

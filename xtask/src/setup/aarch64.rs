@@ -5,7 +5,10 @@
 //! The invariant that matters: the target's folder appears in the toolchain by one rename, so cargo finds either
 //! no standard library or a whole one.
 
+use std::env;
+use std::ffi::OsStr;
 use std::fs;
+use std::iter;
 use std::path::Path;
 use std::process::Command;
 
@@ -23,10 +26,12 @@ pub(crate) const TARGET: &str = "aarch64-unknown-linux-gnu";
 pub(crate) const RUNNER: &str = "qemu-aarch64-static -L /usr/aarch64-linux-gnu";
 
 const LINKER: &str = "aarch64-linux-gnu-gcc";
+const COMPILER: &str = "aarch64-linux-gnu-g++";
+const ARCHIVER: &str = "aarch64-linux-gnu-ar";
 
 const NEEDED: [Needed; 4] = [
     Needed { sign: LINKER, package: "gcc-aarch64-linux-gnu" },
-    Needed { sign: "aarch64-linux-gnu-g++", package: "g++-aarch64-linux-gnu" },
+    Needed { sign: COMPILER, package: "g++-aarch64-linux-gnu" },
     Needed { sign: "/usr/aarch64-linux-gnu/lib/libc.so.6", package: "libc6-dev-arm64-cross" },
     Needed { sign: "qemu-aarch64-static", package: "qemu-user-static" },
 ];
@@ -50,12 +55,26 @@ impl Aarch64 {
         Ok(Self { toolchain })
     }
 
+    /// Let a program that calls cargo and rustc by name, and builds for aarch64, find those that can.
+    pub(crate) fn lend_to(&self, command: &mut Command, path: &OsStr) -> Result<()> {
+        let folders = iter::once(self.toolchain.programs()).chain(env::split_paths(path));
+        command.env("PATH", env::join_paths(folders).context("PATH")?);
+        for (name, program) in [("CARGO", "cargo"), ("RUSTC", "rustc"), ("RUSTDOC", "rustdoc")] {
+            command.env(name, self.toolchain.programs().join(program));
+        }
+        Ok(())
+    }
+
     /// cargo that links for aarch64 and runs tests in the emulator.
     pub(crate) fn cargo(&self, workspace: &Workspace) -> Command {
         let mut command = self.toolchain.cargo(workspace);
         command
             .env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", LINKER)
-            .env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER", RUNNER);
+            .env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER", RUNNER)
+            // For what is written in C and C++: libzmq, with the feature `remote`.
+            .env("CC_aarch64_unknown_linux_gnu", LINKER)
+            .env("CXX_aarch64_unknown_linux_gnu", COMPILER)
+            .env("AR_aarch64_unknown_linux_gnu", ARCHIVER);
         command
     }
 }

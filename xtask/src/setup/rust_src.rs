@@ -6,11 +6,11 @@
 //! that the pool has moved on ([`CannotRun::SourceGone`]) is told apart from every other failure.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
+use super::private_apt::{MachineSource, PrivateApt};
 use crate::step::{self, CannotRun, Count};
 use crate::workspace::{self, Workspace};
 
@@ -50,12 +50,8 @@ fn find_version(workspace: &Workspace, folder: &Path) -> Result<(PrivateApt, Str
     let release = &workspace.compiler.release;
     let machine = MachineSource::read()?;
     for suite in SUITES {
-        let apt = PrivateApt::create(&folder.join(suite), &machine, suite)?;
-        let mut update = apt.command(workspace, "apt-get");
-        // Any list that fails to come is an error here: an empty list must not look like a missing version.
-        update.args(["update", "--quiet", "--error-on=any"]);
-        step::run(&mut update, &mut Count::default())
-            .with_context(|| format!("reading Debian's list of packages for {suite}"))?;
+        let apt = PrivateApt::create(&folder.join(suite), &machine, suite, None)?;
+        apt.update(workspace).with_context(|| format!("reading Debian's list of packages for {suite}"))?;
         let listing = workspace::output(apt.command(workspace, "apt-cache").args(["madison", "rust-src"]))?;
         if let Some(version) = version_of(&listing, release) {
             return Ok((apt, version));
@@ -77,105 +73,6 @@ fn version_of(listing: &str, release: &str) -> Option<String> {
         .map(str::to_owned)
 }
 
-/// The mirror this machine takes Debian from, and the key ring it trusts for it.
-#[derive(Debug, PartialEq, Eq)]
-struct MachineSource {
-    mirror: String,
-    signed_by: Option<String>,
-}
-
-impl MachineSource {
-    /// Reads `/etc/apt`: the first source of Debian's main archive, in either of apt's two formats.
-    fn read() -> Result<Self> {
-        let mut files = vec![PathBuf::from("/etc/apt/sources.list")];
-        if let Ok(folder) = fs::read_dir("/etc/apt/sources.list.d") {
-            files.extend(folder.filter_map(|entry| Some(entry.ok()?.path())));
-        }
-        files.sort();
-        for file in files {
-            let text = fs::read_to_string(&file).unwrap_or_default();
-            let found = match file.extension().and_then(|extension| extension.to_str()) {
-                Some("sources") => Self::from_stanzas(&text),
-                Some("list") => Self::from_lines(&text),
-                _ => None,
-            };
-            if let Some(found) = found {
-                return Ok(found);
-            }
-        }
-        bail!("/etc/apt names no source of Debian's main archive (a Debian machine is needed here)")
-    }
-
-    /// Stanzas of `Field: value` lines, parted by empty lines.
-    fn from_stanzas(text: &str) -> Option<Self> {
-        text.split("\n\n").find_map(|stanza| {
-            let field = |name: &str| {
-                stanza.lines().find_map(|line| line.strip_prefix(name)).map(|value| value.trim().to_owned())
-            };
-            let mirror = field("URIs:")?.split_whitespace().next()?.to_owned();
-            is_main_archive(&mirror).then(|| Self { mirror, signed_by: field("Signed-By:") })
-        })
-    }
-
-    /// Lines of the form `deb [options] mirror suite components`.
-    fn from_lines(text: &str) -> Option<Self> {
-        text.lines().find_map(|line| {
-            let rest = line.trim().strip_prefix("deb ")?.trim_start();
-            let (options, rest) = match rest.strip_prefix('[') {
-                Some(bracketed) => bracketed.split_once(']')?,
-                None => ("", rest),
-            };
-            let mirror = rest.split_whitespace().next()?.to_owned();
-            let key = options.split_whitespace().find_map(|option| option.strip_prefix("signed-by="));
-            is_main_archive(&mirror).then(|| Self { mirror, signed_by: key.map(str::to_owned) })
-        })
-    }
-}
-
-/// Debian's mirrors keep the archive under `/debian`; the security archive and other vendors do not.
-fn is_main_archive(mirror: &str) -> bool {
-    mirror.trim_end_matches('/').ends_with("/debian")
-}
-
-/// apt with lists, caches and sources in a folder of ours.
-struct PrivateApt {
-    folder: PathBuf,
-}
-
-impl PrivateApt {
-    fn create(folder: &Path, machine: &MachineSource, suite: &str) -> Result<Self> {
-        for name in ["lists/partial", "cache/archives/partial"] {
-            let path = folder.join(name);
-            fs::create_dir_all(&path).with_context(|| format!("creating {}", path.display()))?;
-        }
-        let mut source = format!("Types: deb\nURIs: {}\nSuites: {suite}\nComponents: main\n", machine.mirror);
-        if let Some(key) = &machine.signed_by {
-            source.push_str(&format!("Signed-By: {key}\n"));
-        }
-        fs::write(folder.join("debian.sources"), source).context("writing a source for apt")?;
-        Ok(Self { folder: folder.to_path_buf() })
-    }
-
-    fn command(&self, workspace: &Workspace, program: &str) -> Command {
-        let mut command = workspace.command(program);
-        let folder = self.folder.display();
-        for option in [
-            "Dir::Etc::SourceList=/dev/null".to_owned(),
-            format!("Dir::Etc::SourceParts={folder}"),
-            format!("Dir::State::Lists={folder}/lists"),
-            format!("Dir::Cache={folder}/cache"),
-            // Index files of other kinds (icons, descriptions) are of no use here.
-            "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false".to_owned(),
-            "Acquire::Languages=none".to_owned(),
-            // The sandbox user of apt may not be able to enter our folders.
-            "APT::Sandbox::User=".to_owned(),
-        ] {
-            command.arg("-o").arg(option);
-        }
-        command
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -188,22 +85,5 @@ mod tests {
         assert_eq!(version_of(listing, "1.85.0").as_deref(), Some("1.85.0+dfsg3-1"));
         assert_eq!(version_of(listing, "1.95"), None);
         assert_eq!(version_of("", "1.95.0"), None);
-    }
-
-    #[test]
-    fn the_mirror_is_read_from_stanzas_and_the_security_archive_is_passed_over() {
-        let text = "Types: deb\nURIs: http://mirror/debian-security\nSuites: bookworm-security\n\n\
-                    Types: deb\n# a remark\nURIs: http://mirror/debian\nSuites: bookworm\nSigned-By: /keys.gpg\n";
-        let expected =
-            MachineSource { mirror: "http://mirror/debian".into(), signed_by: Some("/keys.gpg".into()) };
-        assert_eq!(MachineSource::from_stanzas(text), Some(expected));
-    }
-
-    #[test]
-    fn the_mirror_is_read_from_lines() {
-        let text = "# deb http://old/debian x main\ndeb [arch=amd64 signed-by=/k.gpg] http://mirror/debian/ x main\n";
-        let expected =
-            MachineSource { mirror: "http://mirror/debian/".into(), signed_by: Some("/k.gpg".into()) };
-        assert_eq!(MachineSource::from_lines(text), Some(expected));
     }
 }

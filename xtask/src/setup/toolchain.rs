@@ -42,6 +42,11 @@ impl Toolchain {
         Ok(Self { root })
     }
 
+    /// The folder of its programs.
+    pub(crate) fn programs(&self) -> PathBuf {
+        self.root.join("bin")
+    }
+
     /// The copy's cargo, told to use the copy's compiler, in the repository's root.
     pub(crate) fn cargo(&self, workspace: &Workspace) -> Command {
         let mut command = workspace.command(self.root.join("bin/cargo"));
