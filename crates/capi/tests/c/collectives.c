@@ -2,6 +2,7 @@
 #include <pthread.h>
 #include <semaphore.h>
 #include <stdint.h>
+#include <unistd.h>
 
 #include "check.h"
 
@@ -160,7 +161,8 @@ static void groups(unisono_comm *comm, int rank) {
   unisono_comm_free(none);
   unisono_peer peer = {.struct_size = sizeof peer};
   OK(unisono_comm_peer(comm, 1 - rank, &peer));
-  CHECK(peer.rank == 1 - rank && peer.is_alive == 1 && strstr(peer.last_call, "split(") != NULL);
+  CHECK(peer.rank == 1 - rank && peer.is_alive == 1 && peer.pid == (uint32_t)getpid());
+  CHECK(peer.last_number > 0 && strchr(peer.last_call, '(') != NULL); /* The split, or what came after it. */
   CHECK(strlen(unisono_comm_name(comm)) > 0 && unisono_comm_memory_bytes(comm) > 0);
   OK(unisono_comm_set_threads(comm, 2));
   even(comm, rank);
