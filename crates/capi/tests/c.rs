@@ -133,6 +133,18 @@ fn the_example_in_cpp_passes_messages() {
 }
 
 #[test]
+fn the_static_library_is_the_same() {
+    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join("all_reduce.static");
+    let mut command = Command::new("cc");
+    command.args(["-std=c11", "-I"]).arg(here().join("include")).arg(example("all_reduce.c"));
+    command.arg(library().with_extension("a")).args(["-lpthread", "-ldl", "-lm", "-o"]).arg(&program);
+    let compiled = command.output().expect("cc starts");
+    assert!(compiled.status.success(), "{command:?}\n{}", String::from_utf8_lossy(&compiled.stderr));
+    let said = both_end_well(&program, None);
+    assert!(said.iter().all(|said| said.contains("the sum is 3")), "{said:?}");
+}
+
+#[test]
 fn both_headers_are_c11_and_cpp_without_a_warning() {
     for (compiler, standard, kind) in
         [("cc", "-std=c11", "c"), ("c++", "-std=c++11", "cpp"), ("c++", "-std=c++20", "20.cpp")]
