@@ -61,6 +61,19 @@ static void *cancel(void *writer) {
   return NULL;
 }
 
+static int is_over;
+
+static void *wait_for_more(void *reader) {
+  unisono_message message;
+  unisono_status status;
+  do {
+    status = unisono_reader_recv(reader, UNISONO_FOREVER, &message);
+  } while (status == UNISONO_STATUS_BUSY);
+  CHECK(status == UNISONO_STATUS_CANCELLED);
+  __atomic_store_n(&is_over, 1, __ATOMIC_RELEASE);
+  return NULL;
+}
+
 int main(void) {
   int ends[2], logged = 0;
   CHECK(pipe(ends) == 0);
@@ -116,11 +129,21 @@ int main(void) {
   unisono_reader *reader;
   OK(unisono_reader_open(handle, handle_bytes, 5, 30.0, &reader));
   OK(unisono_writer_wait_until_ready(writer, 30.0));
-  OK(unisono_reader_shut_down(reader));
   unisono_message message;
+  pthread_t other;
+  CHECK(pthread_create(&other, NULL, wait_for_more, reader) == 0);
+  do {
+    told = unisono_reader_recv(reader, 0.0, &message);
+  } while (told == UNISONO_STATUS_TIMEOUT);
+  CHECK(told == UNISONO_STATUS_BUSY); /* The other thread is inside, and may be for hours. */
+  while (!__atomic_load_n(&is_over, __ATOMIC_ACQUIRE)) {
+    OK(unisono_reader_cancel(reader));
+    usleep(1000); /* It may have been between two waits. */
+  }
+  CHECK(pthread_join(other, NULL) == 0);
+  OK(unisono_reader_shut_down(reader));
   CHECK(unisono_reader_recv(reader, UNISONO_FOREVER, &message) == UNISONO_STATUS_SHUT_DOWN);
   OK(unisono_writer_reserve(writer, 4, 30.0, &room));
-  pthread_t other;
   CHECK(pthread_create(&other, NULL, cancel, writer) == 0 && pthread_join(other, NULL) == 0);
   unisono_reader_free(reader);
   OK(unisono_writer_shut_down(writer));
