@@ -136,8 +136,9 @@ fn documentation_builds(workspace: &Workspace) -> Result<()> {
     let mut command = workspace.cargo();
     command
         .env("RUSTDOCFLAGS", "-D warnings")
-        // Libraries only: the program and the library are both called unisono and would share one page.
-        .args(["doc", "--workspace", "--all-features", "--no-deps", "--lib"]);
+        // Libraries only, and not C's, whose documentation is its header: the program and C's library are called unisono, too,
+        // and would share the library's page.
+        .args(["doc", "--workspace", "--exclude", "unisono-capi", "--all-features", "--no-deps", "--lib"]);
     step::run(&mut command, &mut Count::default())
 }
 
