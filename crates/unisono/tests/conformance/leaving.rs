@@ -35,10 +35,18 @@ pub(crate) fn who_left_is_missed_by_those_alone_who_need_it(comm: Communicator) 
         comm.recv(&mut received, previous).expect("the previous one is there");
         assert_eq!(received, [(previous + round) as u64]);
     }
-    // A collective needs everybody, and so ends the group.
-    let left = comm.all_reduce(&mut [1.0f32], ReduceOp::Sum).expect_err("it has left");
-    assert!(matches!(left, Error::PeerLeft { rank, terminal: true, .. } if rank == others), "{left}");
-    let ended = comm.recv(&mut message, others).expect_err("the group has ended");
-    assert_eq!(ended.to_string(), left.to_string());
-    assert!(ended.is_terminal());
+    // A collective needs everybody, and so ends the group, once the others are done.
+    let ended = if rank == 0 {
+        for other in 1..others {
+            comm.recv(&mut [0u8], other).expect("it is there");
+        }
+        comm.all_reduce(&mut [1.0f32], ReduceOp::Sum).expect_err("it has left")
+    } else {
+        comm.send(&[1u8], 0).expect("rank 0 is there");
+        comm.recv(&mut [0u8], 0).expect_err("rank 0 has ended the group")
+    };
+    assert!(matches!(ended, Error::PeerLeft { rank, terminal: true, .. } if rank == others), "{ended}");
+    let again = comm.recv(&mut message, others).expect_err("the group has ended");
+    assert_eq!(again.to_string(), ended.to_string());
+    assert!(again.is_terminal());
 }
