@@ -47,9 +47,11 @@ def _call(name: str, *arguments: Any) -> None:
 class Machines:
     """So many network namespaces on one bridge."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, one_memory: bool = False) -> None:
         global _made
         _made += 1
+        # Whether the machines' processes see one /dev/shm all the same, as those of containers may.
+        self._one_memory = one_memory
         self.name = f"unisono{os.getpid()}-{_made}p"
         self.count = count
         self._hub = f"{self.name}-hub"
@@ -80,6 +82,8 @@ class Machines:
         """Move this process to a machine."""
         with open(f"/run/netns/{self.namespace(machine)}") as namespace:
             _call("setns", namespace.fileno(), _NEWNET)
+        if self._one_memory:
+            return
         _call("unshare", _NEWNS)
         _call("mount", b"none", b"/", None, _MS_REC | _MS_PRIVATE, None)
         memory = f"/tmp/{self.namespace(machine)}"
@@ -166,8 +170,8 @@ def _rank(
 
 
 @contextlib.contextmanager
-def machines(count: int) -> Iterator[Machines]:
-    made = Machines(count)
+def machines(count: int, one_memory: bool = False) -> Iterator[Machines]:
+    made = Machines(count, one_memory)
     folders = [Path(f"/tmp/{made.namespace(machine)}") for machine in range(count)]
     try:
         for folder in folders:
@@ -179,9 +183,11 @@ def machines(count: int) -> Iterator[Machines]:
             folder.rmdir()
 
 
-def run(layout: list[int], work: Callable[[int, int], Any], **options: Any) -> list[Any]:
+def run(
+    layout: list[int], work: Callable[[int, int], Any], one_memory: bool = False, **options: Any
+) -> list[Any]:
     """What `work(rank, world)` returns on each rank, of a group on as many machines as the layout names."""
-    with machines(max(layout) + 1) as made:
+    with machines(max(layout) + 1, one_memory) as made:
         ranks = Ranks(made, layout, work, **options)
         try:
             results = ranks.results()

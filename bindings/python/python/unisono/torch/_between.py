@@ -197,7 +197,8 @@ _inherited: list[Any] = []
 
 
 def _bytes(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.reshape(-1).view(torch.uint8)
+    """What goes over the wire. For Gloo nothing is no message: an empty tensor is one byte."""
+    return tensor.reshape(-1).view(torch.uint8) if tensor.numel() else torch.zeros(1, dtype=torch.uint8)
 
 
 __all__ = ["Between", "Message"]

@@ -33,6 +33,11 @@ from ._spans import Spans
 _NAP = 0.05
 # A rank that waits on its node waits this much longer: who waits for another node knows better what for.
 _GRACE = 0.5
+# What is left for started operations, and for messages that nobody has taken, when this rank leaves.
+_MOMENT = 2.0
+_SHORT_NAP = 0.001
+# Up to here a send returns at once.
+_SMALL = 16 * 1024
 
 
 class Started:
@@ -295,7 +300,7 @@ class Nodes:
         if not self._left:
             self._left = True
             if os.getpid() == self._pid:
-                self._line.close(2.0)
+                self._line.close(_MOMENT)
             self._node.leave()
             self._between.close()
 
@@ -306,14 +311,26 @@ class Nodes:
 
 
 class FarTransfers:
-    """Sends and receives in a group that spans nodes: all are Gloo's, because a recv from anybody may be from any node."""
+    """Sends and receives in a group that spans nodes: all are Gloo's, because a recv from anybody may be from any node.
+
+    For Gloo a message has gone when its receiver wants it. Here a small one is copied, and has gone at once.
+    """
 
     def __init__(self, nodes: Nodes) -> None:
         self._nodes = nodes
+        self._under_way: deque[Any] = deque()
 
     def send(self, tensor: torch.Tensor, to: int, tag: int, timeout: float) -> FarTransfer:
         self._nodes._check_process("send")
-        return FarTransfer(self._nodes, self._nodes._between.send(tensor, to, tag), f"send to rank {to}", [to], tensor, timeout)
+        is_small = tensor.nbytes <= _SMALL
+        work = self._nodes._between.send(tensor.clone() if is_small else tensor, to, tag)
+        transfer = FarTransfer(self._nodes, work, f"send to rank {to}", [to], tensor, timeout)
+        if is_small and not isinstance(work, RuntimeError):
+            self._under_way.append(work)
+            while self._under_way and self._under_way[0].is_completed():
+                self._under_way.popleft()
+            transfer.has_gone()
+        return transfer
 
     def recv(self, tensor: torch.Tensor, source: int | None, tag: int, timeout: float) -> FarTransfer:
         self._nodes._check_process("recv")
@@ -323,7 +340,10 @@ class FarTransfers:
         return FarTransfer(self._nodes, self._nodes._between.recv(tensor, source, tag), name, peers, tensor, timeout)
 
     def end(self) -> None:
-        pass  # Gloo's connections are closed with the group's.
+        """Give those a moment that still have to take a message. Gloo's connections are closed with the group's."""
+        deadline = time.monotonic() + _MOMENT
+        while not all(work.is_completed() for work in self._under_way) and time.monotonic() < deadline:
+            time.sleep(_SHORT_NAP)
 
 
 class FarTransfer:
@@ -340,6 +360,9 @@ class FarTransfer:
         self._waiting = Started(name, self._wait, timeout)
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+
+    def has_gone(self) -> None:
+        self._waiting.finish(self.tensor, None)
 
     @property
     def source(self) -> int:
@@ -359,7 +382,7 @@ class FarTransfer:
 
     def _listen(self) -> None:
         with self._lock:
-            if self._thread is None:
+            if self._thread is None and not self._waiting.done():
                 self._thread = threading.Thread(target=self._run, name="unisono-far", daemon=True)
                 self._thread.start()
 
