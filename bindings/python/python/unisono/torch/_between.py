@@ -1,8 +1,9 @@
 """What nodes say to one another: messages between ranks, over Gloo, and why the group has ended.
 
-Gloo reports a lost connection or a time-out with the address of a socket, and is unusable afterwards. Here each becomes an
-error of the library's that names the rank. The first rank that knows why the group ends writes it down in torch's store; who
-then only finds a connection closed, or its node's group stopped, looks there for the reason.
+Gloo reports a lost connection with the address of a socket, does not let a wait be given up, and is unusable after a time-out.
+So its own waits are endless here, and a thread looks at the deadlines. Whoever ends the group says why to every other rank, as the
+last message of each connection, and then makes Gloo close all of them, which ends this rank's waits, too. Who finds a connection
+closed has heard the reason by then; one without a reason is that of a process that died.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from __future__ import annotations
 import json
 import os
 import socket
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -19,30 +21,31 @@ import torch
 import torch.distributed as dist
 from torch._C import _distributed_c10d as _c10d
 
-from .. import Aborted, Error, Interrupted, Mismatch, PeerDied, PeerLeft, TimeoutError
+from .. import Aborted, Error, Interrupted, Mismatch, PeerDied, PeerLeft, PeerStatus, TimeoutError
 from ._places import Map
 
 Message = tuple[torch.Tensor, int]
 
-# How long to look for the reason that another rank has, which may still be on its way.
+# Tags. Those of transfers begin after the others.
+_COLLECTIVES, _REASON, _NEVER, _TRANSFERS = range(4)
+_REASON_BYTES = 1024
+# How long a reason may be on its way that must have been sent.
 _REASON_TAKES = 1.0
-_NAP = 0.01
-_LONGEST = 365 * 24 * 3600.0
-_COLLECTIVES, _TRANSFERS = 0, 1
-
-
-def _limit(seconds: float) -> timedelta:
-    return timedelta(seconds=min(max(seconds, 0.001), _LONGEST))
+_AT_ONCE = timedelta(milliseconds=1)
+_ENDLESS = timedelta(days=365)
+# A field of errors whose ranks are the group's, not a node's.
+GROUPS = {"_ranks_are_the_groups": True}
 
 
 def _device(store: _c10d.Store) -> Any:
     """The network that the store is reached through, unless GLOO_SOCKET_IFNAME names one; else what Gloo finds."""
-    while hasattr(store, "underlying_store"):
-        store = store.underlying_store
+    inner: Any = store
+    while hasattr(inner, "underlying_store"):
+        inner = inner.underlying_store
     make = dist.ProcessGroupGloo
-    if isinstance(store, dist.TCPStore) and not os.environ.get("GLOO_SOCKET_IFNAME"):
+    if isinstance(inner, dist.TCPStore) and not os.environ.get("GLOO_SOCKET_IFNAME"):
         try:
-            family, kind, protocol, _, address = socket.getaddrinfo(store.host, store.port, type=socket.SOCK_DGRAM)[0]
+            family, kind, protocol, _, address = socket.getaddrinfo(inner.host, inner.port, type=socket.SOCK_DGRAM)[0]
             with socket.socket(family, kind, protocol) as probe:
                 probe.connect(address)  # sends nothing
                 here = probe.getsockname()[0]
@@ -56,44 +59,44 @@ def _device(store: _c10d.Store) -> Any:
 class Between:
     """This rank's connections to the ranks of a group that has several nodes."""
 
-    def __init__(self, store: _c10d.Store, name: str, rank: int, where: Map, seconds: float) -> None:
+    def __init__(self, store: _c10d.Store, rank: int, where: Map) -> None:
         self.rank = rank
         self.where = where
-        self._store = store
-        self._reason_key = f"{name}/reason"
+        # What to do with the error of a wait whose time is up.
+        self.on_late: Callable[[Error], object] = lambda error: None
+        self._pid = os.getpid()
+        self._others = [other for other in range(len(where.places)) if other != rank]
         options = dist.ProcessGroupGloo._Options()
         options._devices = [_device(store)]
-        options._timeout = _limit(seconds)
-        self._gloo: Any = dist.ProcessGroupGloo(
-            _c10d.PrefixStore(f"{name}/gloo", store), rank, len(where.places), options
-        )
-        self._pid = os.getpid()
+        options._timeout = _ENDLESS
+        self._gloo: Any = dist.ProcessGroupGloo(store, rank, len(where.places), options)
+        self._reasons = {other: torch.zeros(_REASON_BYTES, dtype=torch.uint8) for other in self._others}
+        self._told = {other: self._gloo.recv([room], other, _REASON) for other, room in self._reasons.items()}
 
     def exchange(self, sends: Sequence[Message], recvs: Sequence[Message], call: str, deadline: float) -> None:
         """Send and receive at once. Messages between two ranks come in the order in which they were sent."""
-        waits = [(self._post_recv(tensor, source, _COLLECTIVES), source) for tensor, source in recvs if tensor.numel()]
-        waits += [(self._post_send(tensor, to, _COLLECTIVES), to) for tensor, to in sends if tensor.numel()]
-        began = time.monotonic()
-        for work, peer in waits:
-            self.wait(work, [peer], call, began, deadline)
+        works = [(self._post_recv(tensor, source, _COLLECTIVES), source) for tensor, source in recvs if tensor.numel()]
+        works += [(self._post_send(tensor, to, _COLLECTIVES), to) for tensor, to in sends if tensor.numel()]
+        for work, peer in works:
+            self.wait(work, [peer], call, deadline)
 
     def send(self, tensor: torch.Tensor, to: int, tag: int) -> Any:
         return self._post_send(tensor, to, _TRANSFERS + tag)
 
     def recv(self, tensor: torch.Tensor, source: int | None, tag: int) -> Any:
-        if source is not None:
-            return self._post_recv(tensor, source, _TRANSFERS + tag)
-        return self._open().recv_anysource([_bytes(tensor)], _TRANSFERS + tag)
+        return self._post_recv(tensor, source, _TRANSFERS + tag)
 
     def _post_send(self, tensor: torch.Tensor, to: int, tag: int) -> Any:
+        """A work of Gloo's, or why there is none."""
         try:
             return self._open().send([_bytes(tensor)], to, tag)
         except RuntimeError as problem:
             return problem
 
-    def _post_recv(self, tensor: torch.Tensor, source: int, tag: int) -> Any:
+    def _post_recv(self, tensor: torch.Tensor, source: int | None, tag: int) -> Any:
         try:
-            return self._open().recv([_bytes(tensor)], source, tag)
+            gloo = self._open()
+            return gloo.recv_anysource([_bytes(tensor)], tag) if source is None else gloo.recv([_bytes(tensor)], source, tag)
         except RuntimeError as problem:
             return problem
 
@@ -102,16 +105,18 @@ class Between:
             raise RuntimeError("the connections to other nodes are closed")
         return self._gloo
 
-    def wait(self, work: Any, peers: list[int], call: str, began: float, deadline: float) -> None:
+    def wait(self, work: Any, peers: list[int], call: str, deadline: float) -> None:
         """Until a message has gone or come."""
+        began = time.monotonic()
+        watched = _watch.begin(deadline, lambda: self.on_late(self._late(peers, call, time.monotonic() - began)))
         try:
             if isinstance(work, RuntimeError):
                 raise work
-            work.wait(_limit(deadline - time.monotonic()))
+            work.wait(_ENDLESS)
         except RuntimeError as problem:
-            if "Timed out" in str(problem) or "Application timeout" in str(problem):
-                raise self._late(peers, call, time.monotonic() - began) from problem
             raise self._lost(peers, call) from problem
+        finally:
+            _watch.end(watched)
 
     def _late(self, peers: list[int], call: str, waited: float) -> Error:
         return TimeoutError(
@@ -123,13 +128,15 @@ class Between:
             peers=[self.status(peer) for peer in peers],
             reported_by=None,
             terminal=True,
+            **GROUPS,
         )
 
     def _lost(self, peers: list[int], call: str) -> Error:
-        """A connection is closed: because the group has ended for a reason that somebody knows, else because a rank died."""
-        reason = self.reason(call, _REASON_TAKES)
-        if reason is not None:
-            return reason
+        """A connection is closed: because its rank ended the group, and has said why, or has died."""
+        for peer in peers:
+            reason = self.reason(peer, call, _AT_ONCE)
+            if reason is not None:
+                return reason
         return PeerDied(
             f"{call}: the connection to {self._names(peers)} is lost: its process has died, or its node cannot be reached",
             rank=peers[0],
@@ -139,61 +146,113 @@ class Between:
             call=call,
             number=0,
             reported_by=None,
+            **GROUPS,
         )
 
     def _names(self, ranks: list[int]) -> str:
         return " or ".join(self.where.describe(rank) for rank in ranks)
 
-    def status(self, rank: int) -> Any:
-        from .. import PeerStatus
-
+    def status(self, rank: int) -> PeerStatus:
         return PeerStatus(rank, self.where.places[rank].pid, True, None)
 
     # Why the group ended.
 
     def tell(self, error: Error) -> None:
-        """Write down why, unless somebody has."""
-        fields = {name: value for name, value in vars(error).items() if isinstance(value, (int, float, str))}
-        fields["peers"] = [peer.rank for peer in getattr(error, "peers", [])]
-        said = json.dumps({"by": self.rank, "kind": type(error).__name__, "text": str(error), "fields": fields})
-        try:
-            self._store.compare_set(self._reason_key, "", said)
-        except RuntimeError:
-            pass  # The store lives in another process, which may be the one that died.
+        """Say why to all that can be reached."""
+        plain = (int, float, str)
+        fields = {name: value for name, value in vars(error).items() if isinstance(value, plain) and name not in GROUPS}
+        fields["peers"] = [peer.rank for peer in getattr(error, "peers", None) or []]
+        for length in (400, 0):
+            said = json.dumps({"kind": type(error).__name__, "text": str(error)[:length], "fields": fields}).encode()
+            if len(said) <= _REASON_BYTES:
+                break
+            fields = {name: value for name, value in fields.items() if not isinstance(value, str)}
+        words = torch.zeros(_REASON_BYTES, dtype=torch.uint8)
+        words[: len(said)] = torch.frombuffer(bytearray(said), dtype=torch.uint8)
+        for other in self._others:
+            self._post_send(words, other, _REASON)  # They wait for it from the beginning: it goes at once.
 
-    def reason(self, call: str, patience: float) -> Error | None:
-        """What another rank has written down, in the words of this one."""
-        deadline = time.monotonic() + patience
+    def reason(self, by: int, call: str, patience: timedelta = timedelta(seconds=_REASON_TAKES)) -> Error | None:
+        """What a rank has said that ended the group, in the words of this one. Gloo is of no more use after this."""
         try:
-            while not self._store.check([self._reason_key]):
-                if time.monotonic() >= deadline:
-                    return None
-                time.sleep(_NAP)
-            said = json.loads(self._store.get(self._reason_key))
-        except (RuntimeError, ValueError):
+            self._told[by].wait(patience)
+            said = json.loads(bytes(self._reasons[by].tolist()).rstrip(b"\0"))
+            fields = dict(said["fields"], operation=call, call=call, reported_by=by, **GROUPS)
+            peers = [self.status(int(rank)) for rank in fields.pop("peers") if 0 <= int(rank) < len(self.where.places)]
+        except (RuntimeError, ValueError, KeyError, TypeError):
             return None
-        kinds = {kind.__name__: kind for kind in (Aborted, Interrupted, Mismatch, PeerDied, PeerLeft, TimeoutError)}
-        fields, by = dict(said["fields"]), int(said["by"])
-        fields["peers"] = [self.status(int(rank)) for rank in fields["peers"]]
-        fields.update(operation=call, call=call, reported_by=by)
-        fields.pop("by", None)
-        if said["kind"] in ("Interrupted", "Aborted"):
-            return Aborted(f"{call}: {self.where.describe(by)} stopped the group", by=by, **fields)
-        kind = kinds.get(said["kind"], Error)
-        if kind is PeerDied:
-            fields["last"] = None
-        return kind(f"{call}: {self.where.describe(by)} says: {said['text']}", **fields)
+        who, text = self.where.describe(by), str(said.get("text", ""))
+        if said.get("kind") in (Interrupted.__name__, Aborted.__name__):
+            return Aborted(f"{call}: {who} stopped the group", **{**fields, "by": by})
+        kinds = {kind.__name__: kind for kind in (Mismatch, PeerDied, PeerLeft, TimeoutError)}
+        return kinds.get(said.get("kind"), Error)(f"{call}: {who} says: {text}", **fields, peers=peers, last=None)
 
     def close(self) -> None:
-        """Close all connections: whoever waits for this rank is told. A forked child has not the threads that this needs."""
+        """Close all connections, and end this rank's waits. A forked child has not the threads that this needs."""
         gloo, self._gloo = self._gloo, None
-        if gloo is not None and os.getpid() != self._pid:
-            _inherited.append(gloo)
-        elif gloo is not None:
-            gloo.abort()
+        if gloo is None:
+            return
+        if os.getpid() != self._pid:
+            _inherited.append((gloo, self._told))
+            return
+        try:
+            # Nothing else makes Gloo do it: a wait that takes too long.
+            gloo.recv([torch.zeros(1, dtype=torch.uint8)], self._others[0], _NEVER).wait(_AT_ONCE)
+        except RuntimeError:
+            pass
 
 
 _inherited: list[Any] = []
+
+
+class _Watch:
+    """The deadlines of all waits on Gloo, and the thread that looks at them."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._waits: dict[int, tuple[float, Callable[[], object]]] = {}
+        self._last = 0
+        self._next_look = float("inf")
+        self._thread: threading.Thread | None = None
+
+    def begin(self, deadline: float, late: Callable[[], object]) -> int:
+        with self._changed:
+            self._last += 1
+            self._waits[self._last] = (deadline, late)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="unisono-deadlines", daemon=True)
+                self._thread.start()
+            elif deadline < self._next_look:
+                self._changed.notify()
+            return self._last
+
+    def end(self, number: int) -> None:
+        with self._changed:
+            self._waits.pop(number, None)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                now = time.monotonic()
+                late = [number for number, (deadline, _) in self._waits.items() if deadline <= now]
+                calls = [self._waits.pop(number)[1] for number in late]
+                if not calls:
+                    self._next_look = min((deadline for deadline, _ in self._waits.values()), default=float("inf"))
+                    self._changed.wait(min(self._next_look - now, threading.TIMEOUT_MAX))
+            for call in calls:
+                call()
+
+
+_watch = _Watch()
+
+
+def _in_child() -> None:
+    """A forked child has none of its parent's threads."""
+    global _watch
+    _watch = _Watch()
+
+
+os.register_at_fork(after_in_child=_in_child)
 
 
 def _bytes(tensor: torch.Tensor) -> torch.Tensor:
@@ -201,4 +260,4 @@ def _bytes(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.reshape(-1).view(torch.uint8) if tensor.numel() else torch.zeros(1, dtype=torch.uint8)
 
 
-__all__ = ["Between", "Message"]
+__all__ = ["GROUPS", "Between", "Message"]

@@ -55,7 +55,8 @@ def connect(store: _c10d.Store, rank: int, world_size: int, timeout: timedelta) 
     )
     if len(where.nodes) == 1:
         return comm
-    return Nodes(comm, Between(store, f"unisono/{times}", rank, where, seconds), where, seconds)
+    between = Between(_c10d.PrefixStore(f"unisono/{times}/gloo", store), rank, where)
+    return Nodes(comm, between, where, seconds)
 
 
 __all__ = ["connect"]

@@ -26,12 +26,13 @@ from typing import Any
 import torch
 
 from .. import Aborted, Busy, Closed, Communicator, Error, Forked, Interrupted, PeerDied, PeerLeft, PeerStatus
-from ._between import Between
+from ._between import GROUPS, Between
 from ._places import Map
 from ._spans import Spans
 
 _NAP = 0.05
-# A rank that waits on its node waits this much longer: who waits for another node knows better what for.
+# A rank that waits for another node waits this much longer: if a rank is stopped, those on its own node know which. What it does
+# on its node afterwards may take twice as much: the others there wait for this rank.
 _GRACE = 0.5
 # What is left for started operations, and for messages that nobody has taken, when this rank leaves.
 _MOMENT = 2.0
@@ -52,9 +53,11 @@ class Started:
         self._problem: BaseException | None = None
 
     def finish(self, result: Any, problem: BaseException | None) -> None:
-        self._result, self._problem = result, problem
-        self.carry_out = _nothing
-        self._over.set()
+        """The first end counts: a group that is ended does not wait for what is under way."""
+        if not self._over.is_set():
+            self._result, self._problem = result, problem
+            self.carry_out = _nothing
+            self._over.set()
 
     def done(self) -> bool:
         return self._over.is_set()
@@ -80,6 +83,7 @@ class _Line:
         self._name = name
         self._changed = threading.Condition()
         self._waiting: deque[Started] = deque()
+        self._under_way: Started | None = None
         self._thread: threading.Thread | None = None
         self._ends = False
         self.ended: BaseException | None = None
@@ -96,14 +100,18 @@ class _Line:
             self._changed.notify()
         return started
 
-    def end_with(self, problem: BaseException) -> None:
-        """Nothing more is carried out; the first reason stays."""
+    def end_with(self, problem: BaseException) -> bool:
+        """Nothing more is carried out, and nobody waits any more. Only the first reason counts: whether this is it."""
         with self._changed:
-            self.ended = self.ended or problem
-            waiting = list(self._waiting)
+            if self.ended is not None:
+                return False
+            self.ended = problem
+            waiting = [*self._waiting, *([self._under_way] if self._under_way else [])]
             self._waiting.clear()
+            self._changed.notify()
         for started in waiting:
-            started.finish(None, self.ended)
+            started.finish(None, problem)
+        return True
 
     def close(self, patience: float) -> None:
         """Let the thread end when what was added is done."""
@@ -120,12 +128,14 @@ class _Line:
                     if self._ends or self.ended is not None:
                         return
                     self._changed.wait()
-                started = self._waiting.popleft()
+                started = self._under_way = self._waiting.popleft()
             result, problem = None, None
             try:
                 result = started.carry_out()
             except BaseException as raised:
                 problem = raised
+            with self._changed:
+                self._under_way = None
             started.finish(result, problem)
             del started, result, problem
 
@@ -143,6 +153,7 @@ class Nodes:
         self._line = _Line(f"unisono-nodes-{self.rank}")
         self._pid = os.getpid()
         self._left = False
+        between.on_late = lambda error: self._end_with(error, "")
 
     def with_timeout(self, timeout: float) -> Nodes:
         other = copy.copy(self)
@@ -232,15 +243,15 @@ class Nodes:
         self._check_process(name)
 
         def carry_out() -> Any:
-            deadline = time.monotonic() + self.timeout
-            node = self._node.with_timeout(self.timeout + _GRACE)
+            before, after = (self._node.with_timeout(self.timeout + grace) for grace in (0, 2 * _GRACE))
+            deadline = time.monotonic() + self.timeout + _GRACE
             try:
-                work(Spans(node, self._between, self.where, name, deadline))
+                work(Spans(before, after, self._between, self.where, name, deadline))
             except Error as problem:
-                raise self._end_with(problem, name) from problem
+                raise self._end_with(problem, name)
             except BaseException as problem:
                 # Such as an argument that makes no sense: the others wait for a call that does not come.
-                self._end_with(Aborted(f"{name}: {problem!r}", by=self.rank, operation=name, call=name, number=0), name)
+                self._end_with(self._own(Aborted, f"{name}: {problem!r}", by=self.rank), name)
                 raise
             return result
 
@@ -250,7 +261,7 @@ class Nodes:
         try:
             return started.wait()
         except (KeyboardInterrupt, SystemExit):
-            self._end_with(Interrupted(f"{name} was interrupted on this rank", operation=name, terminal=True), name)
+            self._end_with(self._own(Interrupted, f"{name} was interrupted on this rank", terminal=True), name)
             raise
 
     def _check_process(self, name: str) -> None:
@@ -265,44 +276,55 @@ class Nodes:
 
     def _end_with(self, problem: Error, call: str) -> Error:
         """End the group for all; gives back what is to be raised here."""
-        if self._line.ended is None:
-            error = self._explain(problem, call)
+        error = self._explain(problem, call) if self._line.ended is None else problem
+        if self._line.end_with(error):
             self._between.tell(error)
-            self._line.end_with(error)
             self._node.abort()
             self._between.close()
         ended = self._line.ended
-        return ended if isinstance(ended, Error) else problem
+        return ended if isinstance(ended, Error) else error
 
     def _explain(self, problem: Error, call: str) -> Error:
-        """What the node says, in the group's ranks; if a rank there has only stopped it, what that rank has written down."""
-        if not hasattr(problem, "number") or getattr(problem, "reported_by", None) is not None:
-            if not isinstance(problem, Aborted):
-                return problem
-        if isinstance(problem, Aborted):
-            return self._between.reason(call, 1.0) or self._renumbered(problem, "by")
-        if isinstance(problem, (PeerDied, PeerLeft)) and problem.__cause__ is None:
-            return self._renumbered(problem, "rank")
-        return problem
-
-    def _renumbered(self, problem: Error, field: str) -> Error:
-        rank = getattr(problem, field, None)
-        if not isinstance(rank, int) or rank >= len(self._on_node):
+        """What the node says, in the group's ranks; if a rank there has only stopped it, what that rank has said."""
+        if GROUPS.items() <= vars(problem).items():
             return problem
-        fields = {**vars(problem), field: self._on_node[rank]}
-        return type(problem)(f"on node {self.where.node_of[self.rank]}, whose ranks are {self._on_node}: {problem}", **fields)
+        by = getattr(problem, "by", None) if isinstance(problem, Aborted) else getattr(problem, "reported_by", None)
+        if by is not None and by < len(self._on_node) and self._on_node[by] != self.rank:
+            return self._between.reason(self._on_node[by], call) or self._renumbered(problem)
+        return self._renumbered(problem)
+
+    def _renumbered(self, problem: Error) -> Error:
+        fields = dict(vars(problem))
+        for name in ("rank", "by", "peer", "reported_by"):
+            if isinstance(fields.get(name), int) and fields[name] < len(self._on_node):
+                fields[name] = self._on_node[fields[name]]
+        if isinstance(fields.get("peers"), list):
+            fields["peers"] = [peer._replace(rank=self._on_node[peer.rank]) for peer in fields["peers"]]
+        missing = [fields["rank"]] if isinstance(problem, (PeerDied, PeerLeft)) else [p.rank for p in fields.get("peers") or []]
+        names = " or ".join(self.where.describe(rank) for rank in missing)
+        about = f" about {names}" if names else ""
+        fields.update(GROUPS)
+        return type(problem)(f"on node {self.where.node_of[self.rank]}, whose ranks are {self._on_node},{about}: {problem}", **fields)
 
     def abort(self) -> None:
-        self._end_with(Aborted("abort was called on this rank", by=self.rank, operation="abort", call="abort", number=0), "abort")
+        self._end_with(self._own(Aborted, "abort was called on this rank", by=self.rank), "abort")
+
+    def _own(self, kind: type[Error], text: str, **fields: Any) -> Error:
+        """An error that begins on this rank."""
+        return kind(text, operation="", call="", number=0, **fields, **GROUPS)
 
     def leave(self) -> None:
         """This rank needs the others no more. What it has started is finished first, or has two seconds for it."""
-        if not self._left:
-            self._left = True
-            if os.getpid() == self._pid:
-                self._line.close(_MOMENT)
-            self._node.leave()
-            self._between.close()
+        if self._left:
+            return
+        self._left = True
+        if os.getpid() == self._pid:
+            self._line.close(_MOMENT)
+            if self._line.ended is None:
+                text = f"{self.where.describe(self.rank)} has left"
+                self._between.tell(self._own(PeerLeft, text, rank=self.rank, pid=self._pid, terminal=True))
+        self._node.leave()
+        self._between.close()
 
     # Send and recv.
 
@@ -395,11 +417,10 @@ class FarTransfer:
         self._waiting.finish(result, problem)
 
     def _wait(self) -> Any:
-        began = time.monotonic()
         try:
-            self._nodes._between.wait(self._work, self._peers, self._waiting.name, began, began + self._timeout)
+            self._nodes._between.wait(self._work, self._peers, self._waiting.name, time.monotonic() + self._timeout)
         except Error as problem:
-            raise self._nodes._end_with(problem, self._waiting.name) from problem
+            raise self._nodes._end_with(problem, self._waiting.name)
         return self.tensor
 
 

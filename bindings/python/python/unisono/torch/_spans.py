@@ -18,8 +18,12 @@ _PARTED = 64 * 1024
 
 
 class Spans:
-    def __init__(self, node: Communicator, between: Between, where: Map, call: str, deadline: float) -> None:
+    def __init__(
+        self, node: Communicator, afterwards: Communicator, between: Between, where: Map, call: str, deadline: float
+    ) -> None:
+        """`afterwards`: the node's communicator once there has been an exchange."""
         self._comm = node
+        self._afterwards = afterwards
         self._between = between
         self._call = call
         self._deadline = deadline
@@ -174,6 +178,7 @@ class Spans:
 
     def _exchange(self, sends: list[Message], recvs: list[Message]) -> None:
         self._between.exchange(sends, recvs, self._call, self._deadline)
+        self._comm = self._afterwards
 
     def _reduced_on_node(self, tensor: torch.Tensor, op: str) -> tuple[torch.Tensor, list[int]]:
         """This rank's slice of its node's sum, and where the node's slices are cut."""
