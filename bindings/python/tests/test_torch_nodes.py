@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -271,6 +273,61 @@ def test_a_send_to_another_node_that_nobody_takes_is_a_time_out_that_names_the_r
         return ended[0], "rank 1" in ended[2]
 
     assert machines.run([0, 1], work, timeout=timedelta(seconds=2))[0] == ("TimeoutError", True)
+
+
+def test_who_has_left_is_named_by_those_who_still_need_it() -> None:
+    def work(rank: int, world: int) -> Any:
+        dist.all_reduce(torch.ones(1))
+        if rank == 1:
+            return dist.destroy_process_group()
+        ended = outcome(keep_reducing)
+        dist.destroy_process_group()
+        return ended[:2]
+
+    assert machines.run([0, 0, 1, 1], work) == [("PeerLeft", 1), None, ("PeerLeft", 1), ("PeerLeft", 1)]
+
+
+def test_an_argument_that_makes_no_sense_harms_nothing() -> None:
+    def work(rank: int, world: int) -> Any:
+        with pytest.raises((TypeError, ValueError)):
+            dist.all_reduce(torch.ones(3), dist.ReduceOp.BAND)
+        with pytest.raises(ValueError):
+            dist.all_to_all_single(torch.ones(4), torch.ones(4), [1, 1, 1], [2, 2, 2])
+        tensor = torch.ones(1)
+        dist.all_reduce(tensor)
+        return tensor.item()
+
+    assert machines.run([0, 1, 0], work) == [3.0] * 3
+
+
+def test_a_program_that_ends_with_an_operation_under_way_does_not_crash_and_is_heard_of() -> None:
+    code = """
+import sys, torch, torch.distributed as dist, unisono.torch
+dist.init_process_group("unisono", init_method=sys.argv[1], rank=0, world_size=2)
+dist.all_reduce(torch.ones(1))
+dist.all_reduce(torch.ones(1), async_op=True)  # which nobody else starts
+"""
+
+    with machines.machines(2) as made:
+        again = f"tcp://{made.address(0)}:29511"
+
+        def work(rank: int, world: int) -> Any:
+            dist.barrier()
+            dist.destroy_process_group()
+            if rank == 0:
+                done = subprocess.run([sys.executable, "-c", code, again], capture_output=True, text=True, timeout=60)
+                return done.returncode, done.stderr if done.returncode else ""
+            dist.init_process_group("unisono", init_method=again, rank=1, world_size=2)
+            dist.all_reduce(torch.ones(1))
+            ended = outcome(lambda: dist.recv(torch.zeros(1), 0))
+            dist.destroy_process_group()
+            return ended[0]
+
+        ranks = machines.Ranks(made, [0, 1], work)
+        try:
+            assert ranks.results() == [(0, ""), "Aborted"]
+        finally:
+            ranks.end()
 
 
 def test_ranks_that_leave_take_nothing_from_those_that_read_later() -> None:

@@ -179,13 +179,15 @@ class Between:
             said = json.loads(bytes(self._reasons[by].tolist()).rstrip(b"\0"))
             fields = dict(said["fields"], operation=call, call=call, reported_by=by, **GROUPS)
             peers = [self.status(int(rank)) for rank in fields.pop("peers") if 0 <= int(rank) < len(self.where.places)]
+            kind = str(said["kind"])
         except (RuntimeError, ValueError, KeyError, TypeError):
             return None
         who, text = self.where.describe(by), str(said.get("text", ""))
-        if said.get("kind") in (Interrupted.__name__, Aborted.__name__):
-            return Aborted(f"{call}: {who} stopped the group", **{**fields, "by": by})
-        kinds = {kind.__name__: kind for kind in (Mismatch, PeerDied, PeerLeft, TimeoutError)}
-        return kinds.get(said.get("kind"), Error)(f"{call}: {who} says: {text}", **fields, peers=peers, last=None)
+        if kind in (Interrupted.__name__, Aborted.__name__):
+            return Aborted(f"{call}: {who} stopped the group: {text}", **{**fields, "by": fields.get("by", by)})
+        kinds = {known.__name__: known for known in (Mismatch, PeerDied, PeerLeft, TimeoutError)}
+        more = {"TimeoutError": {"peers": peers}, "PeerDied": {"last": None}}.get(kind, {})
+        return kinds.get(kind, Error)(f"{call}: {who} says: {text}", **fields, **more)
 
     def close(self) -> None:
         """Close all connections, and end this rank's waits. A forked child has not the threads that this needs."""

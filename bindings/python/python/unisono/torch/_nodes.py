@@ -15,17 +15,32 @@ closes its connections.
 
 from __future__ import annotations
 
+import atexit
 import copy
 import os
+import sys
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from .. import Aborted, Busy, Closed, Communicator, Error, Forked, Interrupted, PeerDied, PeerLeft, PeerStatus
+from .. import (
+    Aborted,
+    Busy,
+    Closed,
+    Communicator,
+    Error,
+    Forked,
+    Interrupted,
+    InvalidArgument,
+    PeerDied,
+    PeerLeft,
+    PeerStatus,
+)
 from ._between import GROUPS, Between
 from ._places import Map
 from ._spans import Spans
@@ -113,13 +128,15 @@ class _Line:
             started.finish(None, problem)
         return True
 
-    def close(self, patience: float) -> None:
-        """Let the thread end when what was added is done."""
+    def close(self, patience: float) -> bool:
+        """Let the thread end when what was added is done; whether it is."""
         with self._changed:
             self._ends = True
             self._changed.notify()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(patience)
+            return not self._thread.is_alive()
+        return True
 
     def _run(self) -> None:
         while True:
@@ -153,12 +170,21 @@ class Nodes:
         self._line = _Line(f"unisono-nodes-{self.rank}")
         self._pid = os.getpid()
         self._left = False
-        between.on_late = lambda error: self._end_with(error, "")
+        # The handle that this one is a copy of.
+        self._first: Nodes | None = None
+        weak = weakref.ref(self)
+        between.on_late = lambda error: _end(weak(), error)
+        _all.add(self)
 
     def with_timeout(self, timeout: float) -> Nodes:
         other = copy.copy(self)
-        other.timeout = timeout
+        other.timeout, other._first = timeout, self._first or self
         return other
+
+    def __del__(self) -> None:
+        """Who is collected leaves, as a communicator does."""
+        if getattr(self, "_first", self) is None and not sys.is_finalizing():
+            self.leave()
 
     def peers(self) -> list[PeerStatus]:
         statuses = [self._between.status(rank) for rank in range(self.size)]
@@ -245,12 +271,17 @@ class Nodes:
         def carry_out() -> Any:
             before, after = (self._node.with_timeout(self.timeout + grace) for grace in (0, 2 * _GRACE))
             deadline = time.monotonic() + self.timeout + _GRACE
+            spans = Spans(before, after, self._between, self.where, name, deadline)
             try:
-                work(Spans(before, after, self._between, self.where, name, deadline))
+                work(spans)
+            except (InvalidArgument, TypeError, ValueError) as problem:
+                # What makes no sense is told before anything was said to others, and harms nothing.
+                if spans.has_begun:
+                    self._end_with(self._own(Aborted, f"{name}: {problem!r}", by=self.rank), name)
+                raise
             except Error as problem:
                 raise self._end_with(problem, name)
             except BaseException as problem:
-                # Such as an argument that makes no sense: the others wait for a call that does not come.
                 self._end_with(self._own(Aborted, f"{name}: {problem!r}", by=self.rank), name)
                 raise
             return result
@@ -319,17 +350,40 @@ class Nodes:
             return
         self._left = True
         if os.getpid() == self._pid:
-            self._line.close(_MOMENT)
+            self._finish()
             if self._line.ended is None:
                 text = f"{self.where.describe(self.rank)} has left"
                 self._between.tell(self._own(PeerLeft, text, rank=self.rank, pid=self._pid, terminal=True))
         self._node.leave()
         self._between.close()
 
+    def _finish(self) -> None:
+        """Let what was started come to its end, if it does so soon."""
+        if not self._line.close(_MOMENT):
+            self.abort()
+
     # Send and recv.
 
     def transfers(self) -> FarTransfers:
         return FarTransfers(self)
+
+
+_all: weakref.WeakSet[Nodes] = weakref.WeakSet()
+
+
+def _end(nodes: Nodes | None, error: Error) -> None:
+    if nodes is not None:
+        nodes._end_with(error, "")
+
+
+def _at_exit() -> None:
+    """No thread may be inside of Gloo, or of the library, when the interpreter ends."""
+    for nodes in list(_all):
+        if os.getpid() == nodes._pid:
+            nodes._finish()
+
+
+atexit.register(_at_exit)
 
 
 class FarTransfers:

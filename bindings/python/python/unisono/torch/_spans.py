@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 import torch
 
-from .. import Communicator, _core
+from .. import Communicator, InvalidArgument, _core
 from ._between import Between, Message
 from ._places import Map, cuts, lengths, offsets, shared
 
@@ -24,6 +24,8 @@ class Spans:
         """`afterwards`: the node's communicator once there has been an exchange."""
         self._comm = node
         self._afterwards = afterwards
+        # Whether anything was said to another node.
+        self.has_begun = False
         self._between = between
         self._call = call
         self._deadline = deadline
@@ -81,6 +83,8 @@ class Spans:
             flat.copy_(whole)
 
     def all_gather(self, tensor: torch.Tensor, counts: list[int], out: torch.Tensor) -> None:
+        self._expect("the tensor", tensor, counts[self._rank])
+        self._expect("out", out, sum(counts))
         sizes = [sum(counts[rank] for rank in node) for node in self._nodes]
         gathered = tensor.new_empty(sizes[self._here])
         self._comm.all_gather_v(tensor.view(-1), [counts[rank] for rank in self._node], out=gathered)
@@ -93,6 +97,8 @@ class Spans:
 
     def reduce_scatter(self, tensor: torch.Tensor, counts: list[int], op: str, out: torch.Tensor) -> None:
         """Each node reduces all blocks: a rank its own, and its share of those for each other node, which it sends there."""
+        self._expect("the tensor", tensor, sum(counts))
+        self._expect("out", out, counts[self._rank])
         flat, bounds = tensor.view(-1), offsets(counts)
         blocks = [[flat[bounds[rank] : bounds[rank + 1]] for rank in node] for node in self._nodes]
         foreign = {number: torch.cat(blocks[number]) for number in self._others}
@@ -123,6 +129,8 @@ class Spans:
         self._average(result, op)
 
     def all_to_all(self, tensor: torch.Tensor, sent: list[int], received: list[int], out: torch.Tensor) -> None:
+        self._expect("the tensor", tensor, sum(sent))
+        self._expect("out", out, sum(received))
         source, target = tensor.view(-1), out.view(-1)
         from_, to = offsets(sent), offsets(received)
         outgoing = [source[from_[rank] : from_[rank + 1]] for rank in range(len(sent))]
@@ -149,6 +157,8 @@ class Spans:
             self._comm.gather_v(flat, local_root)
             return
         assert counts is not None and out is not None, "the root passes both"
+        self._expect("the tensor", tensor, counts[root])
+        self._expect("out", out, sum(counts))
         near = [counts[rank] for rank in self._node]
         come = self._comm.gather_v(flat, local_root, near, out=flat.new_empty(sum(near)))
         assert come is not None, "this is the root"
@@ -168,6 +178,8 @@ class Spans:
             self._comm.scatter_v(None, local_root, out=target)
             return
         assert counts is not None and tensor is not None, "the root passes both"
+        self._expect("the tensor", tensor, sum(counts))
+        self._expect("out", out, counts[root])
         flat, bounds = tensor.view(-1), offsets(counts)
         near = torch.cat([flat[bounds[rank] : bounds[rank + 1]] for rank in self._node])
         self._comm.scatter_v(near, local_root, [counts[rank] for rank in self._node], out=target)
@@ -176,7 +188,13 @@ class Spans:
 
     # What they are made of.
 
+    def _expect(self, what: str, tensor: torch.Tensor, count: int) -> None:
+        if tensor.numel() != count:
+            problem = f"{self._call}: {what} has {tensor.numel()} elements, and the counts say {count}"
+            raise InvalidArgument(problem, operation=self._call)
+
     def _exchange(self, sends: list[Message], recvs: list[Message]) -> None:
+        self.has_begun = True
         self._between.exchange(sends, recvs, self._call, self._deadline)
         self._comm = self._afterwards
 
