@@ -56,10 +56,12 @@ def test_who_was_waited_for_may_leave_once_somebody_else_has_sent() -> None:
 
 def test_who_has_left_is_missed_by_those_alone_who_send_to_it_or_wait_for_it() -> None:
     def work(rank: int, world: int) -> Any:
+        if rank < 2:
+            dist.send(torch.ones(1), 2 + rank)
+        dist.barrier()
         if rank > 1:
-            # Two that leave at the same moment, one with a message that it never took.
+            # Two that leave at the same moment, each with a message that it never took.
             return dist.destroy_process_group()
-        dist.send(torch.ones(1), 2 + rank)
         time.sleep(1.0)
         got = torch.zeros(100_000)
         for _ in range(2):

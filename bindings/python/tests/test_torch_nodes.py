@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import torch
 import torch.distributed as dist
 import unisono
 import unisono.torch
+from unisono.torch._places import Map, Place
 
 # By the number of ranks: the machine of each.
 LAYOUTS = {
@@ -164,6 +166,28 @@ def test_ranks_in_other_network_namespaces_that_can_meet_are_on_one_node() -> No
     assert machines.run([0, 1], work) == [("Nodes", [2.0] * 3)] * 2
     apart = machines.run([0, 0], lambda rank, world: work(rank, world)[0], setting={"UNISONO_NODE": "same"})
     assert apart == ["Communicator"] * 2
+
+
+def test_who_can_meet_is_on_one_node() -> None:
+    def nodes(*places: Place) -> list[list[int]]:
+        return Map(list(places)).nodes
+
+    here = Place.here()
+    container = replace(here, network="net:[7]", directory="0:99")
+    assert here.directory and here.can_meet(here)
+    assert nodes(here, replace(here, pid=1), here) == [[0, 1, 2]]
+    assert nodes(here, replace(here, kernel="another"), here) == [[0, 2], [1]], "under another kernel"
+    assert nodes(here, replace(here, user="another")) == [[0], [1]], "of another user"
+    assert nodes(here, replace(here, network="net:[7]"), replace(here, directory="0:99")) == [[0, 1], [2]]
+    assert nodes(here, container, container) == [[0], [1, 2]]
+    assert nodes(replace(container, directory=""), replace(here, directory="")) == [[0], [1]]
+    assert nodes(here, replace(here, named="a"), here, replace(here, named="a")) == [[0, 2], [1, 3]]
+    assert Place.unpack(container.pack()) == container
+
+
+def test_a_rank_that_never_comes_is_named() -> None:
+    with pytest.raises(unisono.Error, match="rank 1 did not come"):
+        unisono.torch.connect(dist.HashStore(), 0, 2, timedelta(seconds=0.2))
 
 
 def outcome(call: Callable[[], Any]) -> tuple[Any, ...]:
