@@ -354,6 +354,25 @@ dist.all_reduce(torch.ones(1), async_op=True)  # which nobody else starts
             ranks.end()
 
 
+def test_a_forked_child_is_told_and_its_parent_goes_on() -> None:
+    def work(rank: int, world: int) -> Any:
+        dist.all_reduce(torch.ones(1))
+        child = os.fork()
+        if child == 0:
+            try:
+                told = outcome(dist.barrier)[0]
+                dist.destroy_process_group()
+                os._exit(0 if told == "Forked" else 1)
+            finally:
+                os._exit(2)
+        _, status = os.waitpid(child, 0)
+        tensor = torch.ones(1)
+        dist.all_reduce(tensor)
+        return os.waitstatus_to_exitcode(status), tensor.item()
+
+    assert machines.run([0, 0, 1], work) == [(0, 3.0)] * 3
+
+
 def test_ranks_that_leave_take_nothing_from_those_that_read_later() -> None:
     def work(rank: int, world: int) -> Any:
         tensor = torch.full((300_000,), float(rank))

@@ -18,7 +18,6 @@ from datetime import timedelta
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch._C import _distributed_c10d as _c10d
 
 from .. import Aborted, Error, Interrupted, Mismatch, PeerDied, PeerLeft, PeerStatus, TimeoutError
@@ -33,6 +32,9 @@ _REASON_BYTES = 1024
 _REASON_TAKES = 1.0
 _AT_ONCE = timedelta(milliseconds=1)
 _ENDLESS = timedelta(days=365)
+# torch's stubs know half of it.
+_Gloo: Any = _c10d.ProcessGroupGloo
+_KINDS: tuple[type[Error], ...] = (Mismatch, PeerDied, PeerLeft, TimeoutError)
 # A field of errors whose ranks are the group's, not a node's.
 GROUPS = {"_ranks_are_the_groups": True}
 
@@ -42,18 +44,17 @@ def _device(store: _c10d.Store) -> Any:
     inner: Any = store
     while hasattr(inner, "underlying_store"):
         inner = inner.underlying_store
-    make = dist.ProcessGroupGloo
-    if isinstance(inner, dist.TCPStore) and not os.environ.get("GLOO_SOCKET_IFNAME"):
+    if isinstance(inner, _c10d.TCPStore) and not os.environ.get("GLOO_SOCKET_IFNAME"):
         try:
             family, kind, protocol, _, address = socket.getaddrinfo(inner.host, inner.port, type=socket.SOCK_DGRAM)[0]
             with socket.socket(family, kind, protocol) as probe:
                 probe.connect(address)  # sends nothing
                 here = probe.getsockname()[0]
             if not here.startswith("127.") and here != "::1":
-                return make.create_device(hostname=here)
+                return _Gloo.create_device(hostname=here)
         except OSError:
             pass  # Gloo may know better.
-    return make.create_default_device()
+    return _Gloo.create_default_device()
 
 
 class Between:
@@ -66,10 +67,10 @@ class Between:
         self.on_late: Callable[[Error], object] = lambda error: None
         self._pid = os.getpid()
         self._others = [other for other in range(len(where.places)) if other != rank]
-        options = dist.ProcessGroupGloo._Options()
+        options = _Gloo._Options()
         options._devices = [_device(store)]
         options._timeout = _ENDLESS
-        self._gloo: Any = dist.ProcessGroupGloo(store, rank, len(where.places), options)
+        self._gloo: Any = _Gloo(store, rank, len(where.places), options)
         self._reasons = {other: torch.zeros(_REASON_BYTES, dtype=torch.uint8) for other in self._others}
         self._told = {other: self._gloo.recv([room], other, _REASON) for other, room in self._reasons.items()}
 
@@ -185,9 +186,12 @@ class Between:
         who, text = self.where.describe(by), str(said.get("text", ""))
         if kind in (Interrupted.__name__, Aborted.__name__):
             return Aborted(f"{call}: {who} stopped the group: {text}", **{**fields, "by": fields.get("by", by)})
-        kinds = {known.__name__: known for known in (Mismatch, PeerDied, PeerLeft, TimeoutError)}
-        more = {"TimeoutError": {"peers": peers}, "PeerDied": {"last": None}}.get(kind, {})
-        return kinds.get(kind, Error)(f"{call}: {who} says: {text}", **fields, **more)
+        if kind == TimeoutError.__name__:
+            fields["peers"] = peers
+        elif kind == PeerDied.__name__:
+            fields["last"] = None
+        known = next((known for known in _KINDS if known.__name__ == kind), Error)
+        return known(f"{call}: {who} says: {text}", **fields)
 
     def close(self) -> None:
         """Close all connections, and end this rank's waits. A forked child has not the threads that this needs."""

@@ -344,6 +344,13 @@ class Nodes:
         """An error that begins on this rank."""
         return kind(text, operation="", call="", number=0, **fields, **GROUPS)
 
+    def close(self, timeout: float = 60.0) -> None:
+        """Leave together."""
+        try:
+            self.with_timeout(timeout).barrier()
+        finally:
+            self.leave()
+
     def leave(self) -> None:
         """This rank needs the others no more. What it has started is finished first, or has two seconds for it."""
         if self._left:

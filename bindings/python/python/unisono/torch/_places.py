@@ -13,6 +13,8 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from .. import Error
+
 _SOCKETS = "/dev/shm"
 
 
@@ -43,7 +45,10 @@ class Place:
 
     @staticmethod
     def unpack(said: bytes) -> Place:
-        return Place(**json.loads(said))
+        try:
+            return Place(**json.loads(said))
+        except (TypeError, ValueError) as problem:
+            raise Error(f"a rank says of its place what makes no sense: {said[:200]!r}") from problem
 
     def can_meet(self, other: Place) -> bool:
         if self.named is not None or other.named is not None:

@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import torch
 
 from .. import Communicator, InvalidArgument, _core
@@ -309,4 +307,4 @@ def _summed(op: str) -> str:
     return "sum" if op == "average" else op
 
 
-__all__: Iterable[str] = ["Spans"]
+__all__ = ["Spans"]
