@@ -11,7 +11,7 @@ on several machines, Gloo carries what goes between them. `install()` makes it t
 
 On torch 2.14 and newer it may be one of several backends of a group (`"cpu:unisono,cuda:nccl"`). Before, torch lets a backend
 in Python stand for a whole group only, and would forget the others without a word: the mixed form is refused there.
-Tests run on torch 2.13; 2.15 was tried by hand.
+Tests run on torch 2.13 and 2.15.
 From 2.14 on, torch forwards only `wait()` and `get_future()` of a handle on a started operation: `is_completed()` stays false
 there, and a `recv` from anybody cannot say whom it was from.
 """
