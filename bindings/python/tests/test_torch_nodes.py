@@ -324,6 +324,37 @@ def test_an_argument_that_makes_no_sense_harms_nothing() -> None:
     assert machines.run([0, 1, 0], work) == [3.0] * 3
 
 
+@pytest.mark.parametrize("there", ["another size", "another type", "another operation", "another call"])
+def test_calls_that_differ_between_nodes_are_a_time_out_and_no_data(there: str) -> None:
+    def work(rank: int, world: int) -> Any:
+        tensor, op = torch.ones(10), dist.ReduceOp.SUM
+        if rank == 1:
+            tensor = {"another size": torch.ones(1000), "another type": torch.ones(10).int()}.get(there, tensor)
+            op = dist.ReduceOp.MAX if there == "another operation" else op
+        differs = there == "another call" and rank == 1
+        ended = outcome(lambda: dist.broadcast(tensor, 1) if differs else dist.all_reduce(tensor, op))
+        dist.destroy_process_group()
+        return ended[0]
+
+    ends = machines.run([0, 1], work, timeout=timedelta(seconds=2))
+    # Who broadcasts has nothing to wait for but that somebody takes it.
+    assert ends == ["TimeoutError"] * 2
+
+
+def test_a_message_of_another_size_than_is_expected_is_not_taken() -> None:
+    def work(rank: int, world: int) -> Any:
+        if rank == 1:
+            dist.send(torch.ones(1000), 0)
+            dist.send(torch.ones(10), 0)
+            return dist.barrier()
+        got = torch.zeros(10)
+        dist.recv(got, 1)
+        dist.barrier()
+        return got.tolist()
+
+    assert machines.run([0, 1], work)[0] == [1.0] * 10
+
+
 def test_a_program_that_ends_with_an_operation_under_way_does_not_crash_and_is_heard_of() -> None:
     code = """
 import sys, torch, torch.distributed as dist, unisono.torch

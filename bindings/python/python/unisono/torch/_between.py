@@ -13,6 +13,7 @@ import os
 import socket
 import threading
 import time
+import zlib
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
@@ -25,8 +26,11 @@ from ._places import Map
 
 Message = tuple[torch.Tensor, int]
 
-# Tags. Those of transfers begin after the others.
-_COLLECTIVES, _REASON, _NEVER, _TRANSFERS = range(4)
+# Gloo's tags: of a rank's last word, of what nobody sends, and from where on those of transfers and of collectives lie.
+_REASON, _NEVER, _TRANSFERS, _COLLECTIVES = 0, 1, 1 << 29, 1 << 30
+_TAGS = 1 << 29
+# Odd, so that tags differ where sizes are the same.
+_SCATTER = 0x2545F491
 _REASON_BYTES = 1024
 # How long a reason may be on its way that must have been sent.
 _REASON_TAKES = 1.0
@@ -74,18 +78,28 @@ class Between:
         self._reasons = {other: torch.zeros(_REASON_BYTES, dtype=torch.uint8) for other in self._others}
         self._told = {other: self._gloo.recv([room], other, _REASON) for other, room in self._reasons.items()}
 
-    def exchange(self, sends: Sequence[Message], recvs: Sequence[Message], call: str, deadline: float) -> None:
-        """Send and receive at once. Messages between two ranks come in the order in which they were sent."""
-        works = [(self._post_recv(tensor, source, _COLLECTIVES), source) for tensor, source in recvs if tensor.numel()]
-        works += [(self._post_send(tensor, to, _COLLECTIVES), to) for tensor, to in sends if tensor.numel()]
+    def exchange(
+        self, sends: Sequence[Message], recvs: Sequence[Message], call: str, about: str, deadline: float
+    ) -> None:
+        """Send and receive at once. Messages between two ranks come in the order in which they were sent.
+
+        `about` is what ranks must agree on beside the call: those that do not never meet.
+        """
+        number = zlib.crc32(f"{call} {about}".encode())
+
+        def tag(tensor: torch.Tensor) -> int:
+            return _COLLECTIVES + _mixed(number, tensor)
+
+        works = [(self._post_recv(tensor, source, tag(tensor)), source) for tensor, source in recvs if tensor.numel()]
+        works += [(self._post_send(tensor, to, tag(tensor)), to) for tensor, to in sends if tensor.numel()]
         for work, peer in works:
             self.wait(work, [peer], call, deadline)
 
     def send(self, tensor: torch.Tensor, to: int, tag: int) -> Any:
-        return self._post_send(tensor, to, _TRANSFERS + tag)
+        return self._post_send(tensor, to, _TRANSFERS + _mixed(tag, tensor))
 
     def recv(self, tensor: torch.Tensor, source: int | None, tag: int) -> Any:
-        return self._post_recv(tensor, source, _TRANSFERS + tag)
+        return self._post_recv(tensor, source, _TRANSFERS + _mixed(tag, tensor))
 
     def _post_send(self, tensor: torch.Tensor, to: int, tag: int) -> Any:
         """A work of Gloo's, or why there is none."""
@@ -259,6 +273,11 @@ def _in_child() -> None:
 
 
 os.register_at_fork(after_in_child=_in_child)
+
+
+def _mixed(number: int, tensor: torch.Tensor) -> int:
+    """A message that is longer than is expected makes Gloo end the process: so sizes are part of tags, and it is not taken."""
+    return (number + _SCATTER * tensor.nbytes) % _TAGS
 
 
 def _bytes(tensor: torch.Tensor) -> torch.Tensor:

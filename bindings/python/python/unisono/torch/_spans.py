@@ -17,15 +17,23 @@ _PARTED = 64 * 1024
 
 class Spans:
     def __init__(
-        self, node: Communicator, afterwards: Communicator, between: Between, where: Map, call: str, deadline: float
+        self,
+        node: Communicator,
+        afterwards: Communicator,
+        between: Between,
+        where: Map,
+        call: str,
+        about: str,
+        deadline: float,
     ) -> None:
-        """`afterwards`: the node's communicator once there has been an exchange."""
+        """`afterwards`: the node's communicator once there has been an exchange. `about`: what all ranks pass alike."""
         self._comm = node
         self._afterwards = afterwards
         # Whether anything was said to another node.
         self.has_begun = False
         self._between = between
         self._call = call
+        self._about = about
         self._deadline = deadline
         self._rank = between.rank
         self._where = where
@@ -193,7 +201,7 @@ class Spans:
 
     def _exchange(self, sends: list[Message], recvs: list[Message]) -> None:
         self.has_begun = True
-        self._between.exchange(sends, recvs, self._call, self._deadline)
+        self._between.exchange(sends, recvs, self._call, self._about, self._deadline)
         self._comm = self._afterwards
 
     def _reduced_on_node(self, tensor: torch.Tensor, op: str) -> tuple[torch.Tensor, list[int]]:
