@@ -175,7 +175,9 @@ class Between:
     def tell(self, error: Error) -> None:
         """Say why to all that can be reached."""
         plain = (int, float, str)
-        fields = {name: value for name, value in vars(error).items() if isinstance(value, plain) and name not in GROUPS}
+        fields: dict[str, Any] = {
+            name: value for name, value in vars(error).items() if isinstance(value, plain) and name not in GROUPS
+        }
         fields["peers"] = [peer.rank for peer in getattr(error, "peers", None) or []]
         for length in (400, 0):
             said = json.dumps({"kind": type(error).__name__, "text": str(error)[:length], "fields": fields}).encode()

@@ -169,7 +169,7 @@ class Spans:
         come = self._comm.gather_v(flat, local_root, near, out=flat.new_empty(sum(near)))
         assert come is not None, "this is the root"
         target, bounds = out.view(-1), offsets(counts)
-        for rank, block in zip(self._node, come.split(near)):
+        for rank, block in zip(self._node, torch.split(come, near)):
             target[bounds[rank] : bounds[rank + 1]] = block
         far = [rank for number in self._others for rank in self._nodes[number]]
         self._exchange([], [(target[bounds[rank] : bounds[rank + 1]], rank) for rank in far])
@@ -254,9 +254,9 @@ class Spans:
         sends = [(parts[number], owners[number]) for owners, parts in jobs for number in self._others]
         recvs = [(room[number], owners[number]) for (owners, _), room in zip(jobs, rooms) for number in self._others]
         self._exchange(sends, recvs)
-        for (_, parts), room in zip(jobs, rooms):
-            room[self._here] = parts[self._here]
-            self._fold(room, parts[self._here], op)
+        for (_, own), room in zip(jobs, rooms):
+            room[self._here] = own[self._here]
+            self._fold(room, own[self._here], op)
         sends = [(parts[self._here], owners[number]) for owners, parts in jobs for number in self._others]
         recvs = [(parts[number], owners[number]) for owners, parts in jobs for number in self._others]
         self._exchange(sends, recvs)
