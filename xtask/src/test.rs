@@ -10,6 +10,7 @@ use anyhow::{Error, Result};
 use clap::{Args, ValueEnum};
 use comfy_table::{Table, presets};
 
+use crate::python::Torch;
 use crate::step::{CannotRun, Count};
 use crate::workspace::Workspace;
 use crate::{cross, kernels, lint, models, python, sanitize, unit};
@@ -23,6 +24,9 @@ pub(crate) struct Options {
     /// Run the Python package's part alone.
     #[arg(long, conflicts_with_all = ["only", "all"])]
     pub(crate) python: bool,
+    /// Which torch the Python package's part runs on: the pinned one, or the newest, without torch's own tests.
+    #[arg(long, value_enum, default_value_t, value_name = "WHICH")]
+    pub(crate) torch: Torch,
     /// Run every part and the Python package's.
     #[arg(long, conflicts_with = "only")]
     pub(crate) all: bool,
@@ -82,7 +86,7 @@ impl Part {
         }
     }
 
-    fn run(self, workspace: &Workspace, count: &mut Count) -> Result<()> {
+    fn run(self, workspace: &Workspace, torch: Torch, count: &mut Count) -> Result<()> {
         match self {
             Self::Lint => lint::run(workspace),
             Self::Unit => unit::run(workspace, count),
@@ -90,7 +94,7 @@ impl Part {
             Self::Models => models::run(workspace, count),
             Self::Sanitize => sanitize::run(workspace, count),
             Self::Cross => cross::run(workspace, count),
-            Self::Python => python::run(workspace, count),
+            Self::Python => python::run(workspace, torch, count),
         }
     }
 }
@@ -119,8 +123,9 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> bool {
         .into_iter()
         .map(|part| {
             println!("\n==> {}", part.name());
-            let report =
-                run_part(part, options.allow_skip.contains(&part), |count| part.run(workspace, count));
+            let report = run_part(part, options.allow_skip.contains(&part), |count| {
+                part.run(workspace, options.torch, count)
+            });
             println!("<== {}: {}, {:.1} s", part.name(), verdict(&report.outcome), report.time.as_secs_f64());
             report
         })

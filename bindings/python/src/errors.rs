@@ -42,10 +42,11 @@ fn exception(py: Python<'_>, error: &Error) -> PyResult<PyErr> {
             fields.set_item("reported_by", reported_by)?;
             "PeerDied"
         }
-        Error::PeerLeft { rank, pid, call, number } => {
+        Error::PeerLeft { rank, pid, call, number, terminal } => {
             at(&fields, call, *number)?;
             fields.set_item("rank", rank)?;
             fields.set_item("pid", pid)?;
+            fields.set_item("terminal", terminal)?;
             "PeerLeft"
         }
         Error::Mismatch { number, rank, mine, peer, theirs } => {

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `communicator`, `collectives`, `uneven`, `transfers` | the class `Communicator` |
 //! | `tensor`, `dlpack`, `element` | where an object's memory lies, and what is in it |
+//! | `fold` | several tensors of this process folded into one, with the library's arithmetic |
 //! | `registered` | memory that all ranks have mapped |
 //! | `work` | operations that were started and are waited for later |
 //! | `exits` | started operations when the interpreter ends |
@@ -23,6 +24,7 @@ mod dlpack;
 mod element;
 mod errors;
 mod exits;
+mod fold;
 mod records;
 mod registered;
 mod signals;
@@ -43,6 +45,8 @@ mod _core {
     use super::communicator::{Communicator, in_process, init};
     #[pymodule_export]
     use super::exits::end_started;
+    #[pymodule_export]
+    use super::fold::fold;
     #[pymodule_export]
     use super::records::{collect_records, next_record};
     #[pymodule_export]

@@ -324,3 +324,30 @@ def test_sub_groups_are_communicators_of_their_own() -> None:
         return part.rank, part.all_reduce(np.array([comm.rank]))[0]
 
     assert in_threads(WORLD, work) == [(1, 2), (0, 1), (0, 2)]
+
+
+def test_tensors_of_one_process_are_folded_with_the_bits_of_a_reduction_over_ranks() -> None:
+    from unisono import _core
+
+    for dtype in (torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.bool):
+        parts = [(torch.randn(1001, generator=torch.Generator().manual_seed(rank)) * 100).to(dtype) for rank in range(3)]
+        for op in ("sum", "product", "min", "max", "average") if dtype is not torch.bool else ("sum", "product"):
+            expected = in_threads(3, lambda comm: comm.all_reduce(parts[comm.rank].clone(), op))[0]
+            out = torch.empty_like(parts[0])
+            _core.fold(parts, op, out)
+            assert torch.equal(out, expected), (dtype, op)
+            inside = [part.clone() for part in parts]
+            _core.fold(inside, op, inside[1])
+            assert torch.equal(inside[1], expected), "into one of them"
+    whole = torch.zeros(10)
+    for wrong in (
+        lambda: _core.fold([], "sum", whole),
+        lambda: _core.fold([whole[:5]], "sum", whole),
+        lambda: _core.fold([whole[1:]], "sum", whole[:-1]),
+    ):
+        with pytest.raises(ValueError):
+            wrong()
+    with pytest.raises(TypeError):
+        _core.fold([whole], "and", whole)
+    with pytest.raises((TypeError, ValueError)):
+        _core.fold([whole.double()], "sum", whole)

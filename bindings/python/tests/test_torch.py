@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -307,11 +306,3 @@ def test_a_dead_rank_is_named_by_torchs_operations_too() -> None:
                 process.kill()
         for rank in (0, 2):
             assert Path(folder, str(rank)).read_text().startswith("PeerDied: rank 1 (pid ")
-
-
-def test_the_hosts_of_a_group_are_compared() -> None:
-    store = dist.HashStore()
-    store.set("unisono/1/1", b"x" * 100)
-    with pytest.raises(unisono.Error, match="live on one machine") as raised:
-        unisono.torch.connect(store, 0, 2, timedelta(seconds=5))
-    assert isinstance(raised.value.__cause__, unisono.RendezvousError)

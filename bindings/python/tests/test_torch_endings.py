@@ -32,7 +32,6 @@ def test_who_was_waited_for_may_leave_once_somebody_else_has_sent() -> None:
             dist.send(torch.ones(2), 0)
         dist.barrier()
         if rank > 1:
-            time.sleep(0.5 * (rank - 2))  # two that leave at the same moment may miss one another's goodbye
             return dist.destroy_process_group()
         time.sleep(1.0)  # they have left
         if rank == 1:
@@ -45,7 +44,7 @@ def test_who_was_waited_for_may_leave_once_somebody_else_has_sent() -> None:
                 dist.recv(torch.zeros(2), 2)
             assert left.value.rank == 2 and left.value.operation == "recv"
             with pytest.raises(unisono.PeerLeft):
-                dist.isend(got, 2).wait()  # whose goodbye was heard
+                dist.isend(got, 2).wait()
         handle = dist.isend(got, 1 - rank)
         dist.recv(torch.zeros(2), 1 - rank)
         handle.wait()
@@ -53,6 +52,33 @@ def test_who_was_waited_for_may_leave_once_somebody_else_has_sent() -> None:
         return got.tolist()
 
     assert run(work, 4) == [[7.0, 7.0], [7.0, 7.0], None, None]
+
+
+def test_who_has_left_is_missed_by_those_alone_who_send_to_it_or_wait_for_it() -> None:
+    def work(rank: int, world: int) -> Any:
+        if rank < 2:
+            dist.send(torch.ones(1), 2 + rank)
+        dist.barrier()
+        if rank > 1:
+            # Two that leave at the same moment, each with a message that it never took.
+            return dist.destroy_process_group()
+        time.sleep(1.0)
+        got = torch.zeros(100_000)
+        for _ in range(2):
+            for count in (0, 1, 100_000):
+                handle = dist.isend(torch.ones(count), 3 - rank)
+                with pytest.raises(unisono.PeerLeft) as left:
+                    handle.wait()
+                assert not left.value.terminal and left.value.rank == 3 - rank
+            with pytest.raises(unisono.PeerLeft):
+                dist.recv(torch.zeros(1), 3 - rank)
+            handle = dist.isend(torch.full((100_000,), float(rank)), 1 - rank)
+            dist.recv(got, 1 - rank)
+            handle.wait()
+        dist.destroy_process_group()
+        return got[0].item()
+
+    assert run(work, 4) == [1.0, 0.0, None, None]
 
 
 @WHOLE_GROUP_ONLY

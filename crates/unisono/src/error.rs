@@ -132,6 +132,8 @@ pub enum Error {
         call: Call,
         /// Its number.
         number: u64,
+        /// Whether the communicator is unusable now. It is not if this was a send or recv of which nothing had moved.
+        terminal: bool,
     },
     /// Ranks made different calls.
     #[error(
@@ -281,11 +283,10 @@ impl Error {
     /// Whether the communicator is unusable after this error.
     pub fn is_terminal(&self) -> bool {
         match self {
-            Error::Timeout { terminal, .. } | Error::Interrupted { terminal, .. } => *terminal,
-            Error::PeerDied { .. }
-            | Error::PeerLeft { .. }
-            | Error::Mismatch { .. }
-            | Error::Aborted { .. } => true,
+            Error::Timeout { terminal, .. }
+            | Error::PeerLeft { terminal, .. }
+            | Error::Interrupted { terminal, .. } => *terminal,
+            Error::PeerDied { .. } | Error::Mismatch { .. } | Error::Aborted { .. } => true,
             Error::Closed { .. } | Error::Forked { .. } => true,
             _ => false,
         }

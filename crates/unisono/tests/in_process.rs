@@ -6,8 +6,8 @@ mod conformance;
 use std::time::Duration;
 
 use conformance::{
-    ALGORITHMS, arguments, asynchronous, order, registered, small_parameters, stream, subgroups, sweep,
-    teams, threads, values,
+    ALGORITHMS, arguments, asynchronous, leaving, order, registered, small_parameters, stream, subgroups,
+    sweep, teams, threads, values,
 };
 use unisono::{Communicator, Parameters};
 
@@ -198,6 +198,11 @@ fn subgroups_and_parents_are_used_in_turn() {
 #[test]
 fn a_subgroup_outlives_its_parent() {
     on_small_worlds(&[4, 5], subgroups::a_subgroup_outlives_its_parent);
+}
+
+#[test]
+fn who_left_is_missed_by_those_alone_who_need_it() {
+    on_small_worlds(&[2, 3, 5], leaving::who_left_is_missed_by_those_alone_who_need_it);
 }
 
 #[test]

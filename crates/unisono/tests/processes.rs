@@ -7,8 +7,8 @@ mod harness;
 use std::time::Duration;
 
 use conformance::{
-    ALGORITHMS, arguments, asynchronous, order, registered, small_environment, stream, subgroups, sweep,
-    threads, values,
+    ALGORITHMS, arguments, asynchronous, leaving, order, registered, small_environment, stream, subgroups,
+    sweep, threads, values,
 };
 use harness::{Builder, Named, Ranks, quick};
 use unisono::{Communicator, Isa};
@@ -114,6 +114,10 @@ fn start_and_wait_later() {
     asynchronous::who_goes_finishes_what_it_started(comm);
 }
 
+fn leave() {
+    leaving::who_left_is_missed_by_those_alone_who_need_it(connect());
+}
+
 fn make_mistakes() {
     arguments::an_argument_error_changes_nothing(&connect());
 }
@@ -141,6 +145,7 @@ const SCENARIOS: &[Named] = named![
     form_subgroups,
     share_a_communicator,
     start_and_wait_later,
+    leave,
     make_mistakes,
     register_memory,
 ];
@@ -224,6 +229,10 @@ fn asynchronous_and_synchronous_operations_follow_one_another() {
     all_succeed("start_and_wait_later", &[2, 3]);
 }
 
+fn who_left_is_missed_by_those_alone_who_need_it() {
+    all_succeed("leave", &[2, 3, 5]);
+}
+
 fn an_argument_error_changes_nothing() {
     all_succeed("make_mistakes", &[2, 3]);
 }
@@ -271,6 +280,7 @@ fn main() {
             subgroups_have_an_order_of_their_own,
             threads_share_a_communicator,
             asynchronous_and_synchronous_operations_follow_one_another,
+            who_left_is_missed_by_those_alone_who_need_it,
             an_argument_error_changes_nothing,
             registered_memory_gives_the_bits_of_a_plain_loop,
         ],

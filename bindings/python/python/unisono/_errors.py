@@ -65,13 +65,15 @@ class PeerDied(Error):
 
 
 class PeerLeft(Error):
-    """A rank that is still needed has left the communicator."""
+    """A rank that is still needed has left the communicator. If a send or recv of which nothing had moved needed it, nobody else
+    is stopped by it (`terminal` is false)."""
 
     rank: int
     pid: int
     operation: str
     call: str
     number: int
+    terminal: bool
 
 
 class Mismatch(Error):

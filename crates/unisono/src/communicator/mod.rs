@@ -206,7 +206,7 @@ impl Communicator {
 
     /// Leave at once, and alone, whatever other handles on this communicator there are: later calls on them return
     /// [`Error::Closed`](crate::Error::Closed), and a peer that still needs this rank gets
-    /// [`Error::PeerLeft`](crate::Error::PeerLeft).
+    /// [`Error::PeerLeft`](crate::Error::PeerLeft). A send or recv that needs it and of which nothing has moved stops nobody else.
     pub fn leave(&self) {
         self.group.leave();
     }

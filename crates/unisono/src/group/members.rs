@@ -170,19 +170,36 @@ impl Members {
         if dead != 0 {
             return self.peer_died(dead.trailing_zeros() as usize, None, at);
         }
-        let causes = (0..self.world).filter_map(|rank| {
-            let (kind, fields) = self.memories[rank].header().cause.read()?;
-            Some((rank, Cause::unpack(kind, fields, self.world)?))
-        });
-        if let Some((by, cause)) = causes.min_by_key(|(_, cause)| cause.precedence()) {
+        if let Some((by, cause)) = self.causes().min_by_key(|(_, cause)| cause.precedence()) {
             return self.error_of(by, cause, at);
         }
-        for rank in 0..self.world {
-            if missing & (1 << rank) != 0 && self.memories[rank].header().has_left() {
-                return Error::PeerLeft { rank, pid: self.pids[rank], call: at.call, number: at.number };
-            }
+        match (0..self.world)
+            .find(|rank| missing & (1 << rank) != 0 && self.memories[*rank].header().has_left())
+        {
+            Some(rank) => self.peer_left(rank, at, true),
+            None => Error::Aborted { by: None, call: at.call, number: at.number },
         }
-        Error::Aborted { by: None, call: at.call, number: at.number }
+    }
+
+    /// The news that one of the `missing` ranks has left, if that is all that has happened: nobody else is stopped by it.
+    pub(crate) fn only_left(&self, missing: u64, at: Situation) -> Option<Error> {
+        if self.dead.load(Ordering::Acquire) != 0 || self.causes().next().is_some() || self.is_stopped() {
+            return None;
+        }
+        let gone = |rank: &usize| missing & (1 << rank) != 0 && self.memories[*rank].header().has_left();
+        (0..self.world).find(gone).map(|rank| self.peer_left(rank, at, false))
+    }
+
+    /// Why ranks stopped the group, as far as they have written it down.
+    fn causes(&self) -> impl Iterator<Item = (usize, Cause)> {
+        (0..self.world).filter_map(|rank| {
+            let (kind, fields) = self.memories[rank].header().cause.read()?;
+            Some((rank, Cause::unpack(kind, fields, self.world)?))
+        })
+    }
+
+    fn peer_left(&self, rank: usize, at: Situation, terminal: bool) -> Error {
+        Error::PeerLeft { rank, pid: self.pids[rank], call: at.call, number: at.number, terminal }
     }
 
     fn error_of(&self, by: usize, cause: Cause, at: Situation) -> Error {
@@ -205,9 +222,7 @@ impl Members {
                 reported_by,
                 terminal: true,
             },
-            Cause::PeerLeft { rank } => {
-                Error::PeerLeft { rank, pid: self.pids[rank], call: at.call, number: at.number }
-            }
+            Cause::PeerLeft { rank } => self.peer_left(rank, at, true),
         }
     }
 

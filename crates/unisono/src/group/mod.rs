@@ -300,13 +300,17 @@ impl Group {
         }
     }
 
-    /// A send or recv ended without its peer. A time-out before anything had moved leaves the pair as it was; everything
-    /// else ends the communicator.
+    /// A send or recv ended without its peer. A time-out before anything had moved leaves the pair as it was, and so does the
+    /// news that the peer has left, which is between these two; everything else ends the communicator.
     #[cold]
     pub(crate) fn end_transfer(&self, ended: Ended, at: Situation, moved: bool) -> Box<Error> {
         match ended {
             Ended::TimedOut(_) if !moved && at.interrupted => Box::new(interrupted(at, false)),
             Ended::TimedOut(missing) if !moved => Box::new(self.timed_out(missing, at, false)),
+            Ended::Aborted(missing) if !moved => match self.members.only_left(missing, at) {
+                Some(left) => Box::new(left),
+                None => self.end_wait(ended, at),
+            },
             ended => self.end_wait(ended, at),
         }
     }

@@ -15,6 +15,7 @@ pub(crate) mod asynchronous;
 mod blocks;
 mod buffer;
 mod inputs;
+pub(crate) mod leaving;
 mod oracle;
 pub(crate) mod order;
 mod reductions;

@@ -6,12 +6,12 @@
     dist.init_process_group("unisono")
 
 All that torch offers on CPU tensors works as with Gloo: sub-groups, asynchronous operations, send and recv with tags, object
-collectives, DeviceMesh, DTensor, functional collectives, DistributedDataParallel, torch.compile. The ranks of a group live on
-one machine. `install()` makes it the default for CPU tensors.
+collectives, DeviceMesh, DTensor, functional collectives, DistributedDataParallel, torch.compile. Where the ranks of a group are
+on several machines, Gloo carries what goes between them. `install()` makes it the default for CPU tensors.
 
 On torch 2.14 and newer it may be one of several backends of a group (`"cpu:unisono,cuda:nccl"`). Before, torch lets a backend
 in Python stand for a whole group only, and would forget the others without a word: the mixed form is refused there.
-Tests run on torch 2.13; 2.15 was tried by hand.
+Tests run on torch 2.13 and 2.15.
 From 2.14 on, torch forwards only `wait()` and `get_future()` of a handle on a started operation: `is_completed()` stays false
 there, and a `recv` from anybody cannot say whom it was from.
 """
@@ -19,64 +19,19 @@ there, and a `recv` from anybody cannot say whom it was from.
 from __future__ import annotations
 
 import functools
-import time
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch._C import _distributed_c10d as _c10d
 
-from .. import Communicator, Error, init
+from .. import Communicator
 from ._collectives import Collectives
+from ._meeting import connect
 
 _NAME = "unisono"
-_LONGEST_NAP = 0.05
 _IS_WHOLE_GROUP = tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 14)
-
-
-def connect(store: _c10d.Store, rank: int, world_size: int, timeout: timedelta) -> Communicator:
-    """A communicator of ranks that share a store of torch's. Refuses ranks on several machines.
-
-    The same ranks may meet on one store again: each counts how often it has been there.
-    """
-    seconds = timeout.total_seconds()
-    deadline = time.monotonic() + seconds
-    times = store.add(f"unisono/{rank}/times", 1)
-
-    def said_by(other: int) -> bytes:
-        key = f"unisono/{other}/{times}"
-        nap = 0.001
-        # While torch waits it lets no signal's handler run.
-        while not store.check([key]):
-            if time.monotonic() >= deadline:
-                raise Error(f"rank {other} did not come within {seconds} s")
-            time.sleep(nap)
-            nap = min(2 * nap, _LONGEST_NAP)
-        return store.get(key)
-
-    def exchange(mine: bytes) -> list[bytes]:
-        store.set(f"unisono/{rank}/{times}", _machine() + mine)  # type: ignore[arg-type]  # any bytes may be stored
-        everything = [said_by(other) for other in range(world_size)]
-        machines = [said[: len(_machine())] for said in everything]
-        if len(set(machines)) > 1:
-            elsewhere = [other for other in range(world_size) if machines[other] != machines[rank]]
-            raise Error(
-                f"the ranks of a group of unisono's live on one machine, but {elsewhere} are not on that of rank {rank}: "
-                "use a group per machine, and another backend between them"
-            )
-        return [said[len(_machine()) :] for said in everything]
-
-    return init(
-        rank=rank, world_size=world_size, exchange=exchange, timeout=seconds, rendezvous_timeout=seconds
-    )
-
-
-@functools.cache
-def _machine() -> bytes:
-    """What only processes under one running kernel have in common."""
-    return Path("/proc/sys/kernel/random/boot_id").read_bytes().strip()
 
 
 if _IS_WHOLE_GROUP:

@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch._C import _distributed_c10d as _c10d
 
 from .. import Communicator
+from ._nodes import FarTransfers, Nodes
 from ._transfers import Transfers
 from ._work import Work
 
@@ -58,17 +59,17 @@ def _counts(tensors: Tensors) -> list[int]:
 class Collectives:
     """What a group of torch's does, over a communicator."""
 
-    comm: Communicator
+    comm: Communicator | Nodes
     _timeout: float
-    _transfers: Transfers
+    _transfers: Transfers | FarTransfers
     _coalesced: list[Work] | None = None
 
-    def _prepare(self, comm: Communicator, timeout: timedelta) -> None:
+    def _prepare(self, comm: Communicator | Nodes, timeout: timedelta) -> None:
         self.comm = comm
         self._timeout = timeout.total_seconds()
-        self._transfers = Transfers(comm)
+        self._transfers = Transfers(comm) if isinstance(comm, Communicator) else comm.transfers()
 
-    def _patience(self, options: Any) -> Communicator:
+    def _patience(self, options: Any) -> Any:
         """The communicator with the call's own time-out, if it has one."""
         timeout = getattr(options, "timeout", None)
         if timeout is None or timeout <= timedelta(0):

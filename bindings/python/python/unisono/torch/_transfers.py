@@ -6,9 +6,8 @@ received from there is a thread, started when it is first needed, which takes he
 gives each message to the first that wants one like it; what nobody wants yet is kept. For each peer that is sent to there
 is one that sends what could not be sent at once.
 
-In the library a rank that waits for one that has left stops the whole group. But who takes from anybody waits for all, and
-any of them may have nothing more to say. So who leaves says goodbye first, by a header of its own, which is what a thread
-that still waits for it finds. Threads wait in short slices, and not at all while nobody wants anything.
+A rank that leaves is missed by those who wait for it alone: its thread here ends, and who takes from anybody goes on waiting for
+the others. Threads wait in short slices, and not at all while nobody wants anything.
 """
 
 from __future__ import annotations
@@ -24,8 +23,6 @@ import torch
 from .. import Busy, Closed, Communicator, Error, PeerLeft, TimeoutError
 
 _HEADER = 2
-# In the place of a message's size.
-_GOODBYE = -1
 # Up to here a message is sent by the caller itself, if there is room for it. It goes as a whole or not at all, as long as it
 # fills less than a quarter of the window, with its line of a header.
 _SMALL = 16 * 1024
@@ -34,8 +31,6 @@ _AT_ONCE = 1e-6
 _NAP = 0.05
 # How long a thread may take to notice that it is to end.
 _SOON = 1.0
-# How long after its goodbye a rank is still there, for others that leave at the same time and have looked for it already.
-_LINGER = 0.02
 
 
 def _bytes(tensor: torch.Tensor) -> torch.Tensor:
@@ -99,10 +94,6 @@ class Transfers:
     def send(self, tensor: torch.Tensor, to: int, tag: int, timeout: float) -> Transfer:
         transfer = Transfer(tensor, tag, None, timeout, self._say_late)
         with self.changed:
-            problem = self._problem_of([to])
-            if isinstance(problem, PeerLeft):
-                transfer.finish(problem)
-                return transfer
             outbox = self._outbox(to)
         outbox.send(transfer)
         return transfer
@@ -125,19 +116,15 @@ class Transfers:
         return transfer
 
     def end(self) -> None:
-        """This rank leaves: let threads end, and say goodbye to all others."""
+        """This rank leaves: let threads end."""
         with self.changed:
             self.ends = True
             self.changed.notify_all()
         for outbox in list(self._outboxes.values()):
             outbox.notice_end()
-        inboxes = [self._inbox(rank) for rank in self._sources(None)]
         deadline = time.monotonic() + _SOON
-        for inbox in inboxes:
+        for inbox in list(self._inboxes.values()):
             inbox.join(deadline - time.monotonic())
-        said = [self._outbox(inbox.source).say_goodbye() for inbox in inboxes if inbox.look_for_goodbye()]
-        if any(said) and len(said) > 1:
-            time.sleep(_LINGER)
         with self.changed:
             for transfer in self.wanted:
                 transfer.finish(_closed())
@@ -156,7 +143,7 @@ class Transfers:
     def _problem_of(self, sources: list[int]) -> BaseException | None:
         """Why nothing can come from any of these, if so. A rank may leave; whatever else happens to one happens to all."""
         problems = [self._inbox(rank).problem for rank in sources]
-        serious = [problem for problem in problems if problem is not None and not isinstance(problem, PeerLeft)]
+        serious = [problem for problem in problems if problem is not None and not _has_only_left(problem)]
         if serious:
             return serious[0]
         return problems[0] if problems and None not in problems else None
@@ -222,7 +209,11 @@ class _Outbox:
         with self._changed:
             parts = [header, data] if data.numel() else [header]
             if not self._waiting and data.numel() <= self._transfers._small:
-                parts = self._send_now(parts)
+                try:
+                    parts = self._send_now(parts)
+                except Error as problem:
+                    transfer.finish(problem)
+                    return
             if not parts:
                 transfer.finish()
                 return
@@ -232,14 +223,6 @@ class _Outbox:
                 self._thread = threading.Thread(target=self._run, name=name, daemon=True)
                 self._thread.start()
             self._changed.notify()
-
-    def say_goodbye(self) -> bool:
-        """Unless there is more to be said first, which nobody took, or no room."""
-        with self._changed:
-            try:
-                return not self._waiting and not self._send_now([torch.tensor([0, _GOODBYE])])
-            except Error:
-                return False  # Something has ended the group, and everybody knows.
 
     def _send_now(self, parts: list[torch.Tensor]) -> list[torch.Tensor]:
         """Send what there is room for; gives back the rest."""
@@ -288,7 +271,6 @@ class _Inbox:
         # Why nothing more comes.
         self.problem: BaseException | None = None
         self._kept: list[tuple[int, torch.Tensor]] = []
-        self._messages = 0
         self._thread: threading.Thread | None = None
 
     def listen(self) -> None:
@@ -300,17 +282,6 @@ class _Inbox:
     def join(self, patience: float) -> None:
         if self._thread is not None:
             self._thread.join(max(patience, 0))
-
-    def look_for_goodbye(self) -> bool:
-        """Once this rank leaves, and nobody listens: whether the other is still there."""
-        if self._thread is not None and self._thread.is_alive():
-            return False  # In the middle of something that does not come to its end.
-        try:
-            while self.problem is None and self._take_one(self._transfers._hasty, self._transfers._small):
-                pass
-        except Error as problem:
-            self.problem = problem
-        return self.problem is None
 
     def give_kept(self, transfer: Transfer) -> bool:
         """Give a message that came before it was wanted. The lock is held."""
@@ -331,52 +302,45 @@ class _Inbox:
                         transfers.changed.wait()
                     if transfers.ends:
                         return
-                self._take_one(transfers._slice)
+                self._take_one()
         except BaseException as problem:
             transfers.lose(self, problem)
 
-    def _take_one(self, patience: Communicator, most: float = float("inf")) -> bool:
-        """Take a message, if one comes in time, of up to `most` bytes; whether one did."""
+    def _take_one(self) -> None:
+        """Take a message, if one comes soon."""
         transfers = self._transfers
         header = torch.empty(_HEADER, dtype=torch.int64)
         try:
-            patience.recv(header, self.source)
+            transfers._slice.recv(header, self.source)
         except (TimeoutError, Busy) as late:
             if getattr(late, "terminal", False):
                 raise
-            return False
+            return
         tag, size = header.tolist()
-        if size == _GOODBYE:
-            transfers.lose(self, self._left())
-            return False
-        if size > most:
-            raise Busy(f"{size} bytes that nobody wants are on their way from rank {self.source}", operation="recv")
-        self._messages += 1
         with transfers.changed:
             transfer = transfers.take_wanted(self.source, tag)
         if transfer is not None:
             transfer.source = self.source
             data = _bytes(transfer.tensor)
             if data.numel() == size:
-                self._receive(data, transfer, transfers._patient)
-                return True
+                self._receive(data, transfer)
+                return
         message = torch.empty(size, dtype=torch.uint8)
-        self._receive(message, None, transfers._slice if transfers.ends else transfers._patient)
+        self._receive(message, None)
         if transfer is None:
             with transfers.changed:
                 # Somebody may have come to want it meanwhile.
                 transfer = transfers.take_wanted(self.source, tag)
                 if transfer is None:
                     self._kept.append((tag, message))
-                    return True
+                    return
         transfer.source = self.source
         transfer.finish(_fill(transfer.tensor, message))
-        return True
 
-    def _receive(self, data: torch.Tensor, transfer: Transfer | None, patience: Communicator) -> None:
+    def _receive(self, data: torch.Tensor, transfer: Transfer | None) -> None:
         try:
             if data.numel():
-                patience.recv(data, self.source)
+                self._transfers._patient.recv(data, self.source)
         except BaseException as problem:
             if transfer is not None:
                 transfer.finish(problem)
@@ -384,17 +348,10 @@ class _Inbox:
         if transfer is not None:
             transfer.finish()
 
-    def _left(self) -> PeerLeft:
-        """What the library says of a rank that has left, but that it does no harm to others."""
-        pid = self._transfers.comm.peers()[self.source].pid
-        return PeerLeft(
-            f"rank {self.source} (pid {pid}) has left, and nothing more comes from it",
-            rank=self.source,
-            pid=pid,
-            operation="recv",
-            call=f"recv from rank {self.source}",
-            number=self._messages + 1,
-        )
+
+def _has_only_left(problem: BaseException) -> bool:
+    """Whether it is of one rank alone, so that the others go on."""
+    return isinstance(problem, PeerLeft) and not problem.terminal
 
 
 def _closed() -> Closed:
