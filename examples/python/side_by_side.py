@@ -112,6 +112,31 @@ def serve(ready: Answer, work: Callable[[dict[str, Any]], Answer]) -> None:
             judge.send_bytes(json.dumps(work(request)).encode())
 
 
+def serve_in_step(ready: Answer, work: Callable[[dict[str, Any]], Answer], is_group: bool) -> None:
+    """The same in a contestant that is a group of ranks: rank 0 is asked, and tells the others, who sleep until then."""
+    if not is_group:
+        serve(ready, work)
+        return
+    import torch.distributed as dist
+
+    if dist.get_rank() == 0:
+
+        def together(request: dict[str, Any]) -> Answer:
+            dist.broadcast_object_list([request], src=0)
+            return work(request)
+
+        serve(ready, together)
+        dist.broadcast_object_list([None], src=0)
+    else:
+        said: list[Any] = [None]
+        while True:
+            dist.broadcast_object_list(said, src=0)
+            if said[0] is None:
+                break
+            work(said[0])
+    dist.destroy_process_group()
+
+
 @dataclass(frozen=True)
 class Way:
     """A way to do the work: who does it, and what it is asked for."""

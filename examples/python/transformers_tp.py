@@ -87,30 +87,7 @@ def contest(folder: str, backend: str, threads: int) -> None:
     with torch.no_grad():
         logits = model(prompt).logits
     ready = {"logits": (logits.full_tensor() if hasattr(logits, "full_tensor") else logits)[0, -1].tolist()}
-    in_step(ready, generate, backend)
-
-
-def in_step(ready: dict[str, Any], work: Any, backend: str) -> None:
-    """Rank 0 is told what to do, and tells the others, who sleep until then."""
-    if backend == "none":
-        side_by_side.serve(ready, work)
-        return
-    if dist.get_rank() == 0:
-
-        def together(request: dict[str, Any]) -> dict[str, Any]:
-            dist.broadcast_object_list([request], src=0)
-            return dict(work(request))
-
-        side_by_side.serve(ready, together)
-        dist.broadcast_object_list([None], src=0)
-    else:
-        while True:
-            said: list[Any] = [None]
-            dist.broadcast_object_list(said, src=0)
-            if said[0] is None:
-                break
-            work(said[0])
-    dist.destroy_process_group()
+    side_by_side.serve_in_step(ready, generate, is_group=backend != "none")
 
 
 def judge(tokens: int, rounds: int, as_json: bool) -> int:

@@ -29,7 +29,7 @@ pub(crate) fn run(workspace: &Workspace, count: &mut Count) -> Result<()> {
 }
 
 /// As a user would, but for the build system, which the environment holds.
-fn install(workspace: &Workspace, python: &Path, package: &Path) -> Result<()> {
+pub(crate) fn install(workspace: &Workspace, python: &Path, package: &Path) -> Result<()> {
     let mut command = workspace.command(python);
     // The build system is a program beside the interpreter.
     let programs = python.parent().map(Path::to_path_buf);
