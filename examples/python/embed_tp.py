@@ -190,9 +190,10 @@ def report(answers: dict[str, list[Any]], embeddings: dict[str, Tensor], as_json
     ]
     print(side_by_side.table(["", "sentences/s", "all-reduces", "µs each", "of the time", "differs by"], rows))
     for name, found in ratios.items():
-        print(f"unisono is {found} times as fast as {name}: median of {len(rates[name])} rounds, {100 * found.confidence:.0f} % interval")
+        print(f"unisono is {found} times as fast as {name}")
     if "the Rust demo" in differences:
         print(f"the Rust demo's embeddings differ by {differences['the Rust demo']:.0e}")
+    print(side_by_side.said_of(ratios))
     print("the outputs agree" if agree else "THE OUTPUTS DO NOT AGREE")
     return 0 if agree else 1
 

@@ -200,12 +200,19 @@ class Ratio:
     low: float
     high: float
     confidence: float
+    rounds: int
 
     def __str__(self) -> str:
         return f"{self.median:.2f} ({self.low:.2f} to {self.high:.2f})"
 
     def as_json(self) -> dict[str, float]:
         return {"median": self.median, "low": self.low, "high": self.high, "confidence": self.confidence}
+
+
+def said_of(ratios: dict[str, Ratio]) -> str:
+    """What the numbers in brackets are."""
+    one = next(iter(ratios.values()))
+    return f"(medians of {one.rounds} rounds; in brackets the {100 * one.confidence:.0f} % interval)"
 
 
 def ratio(over: Iterable[float], under: Iterable[float]) -> Ratio:
@@ -219,7 +226,7 @@ def ratio(over: Iterable[float], under: Iterable[float]) -> Ratio:
         if 1 - 2 * tail < 0.9:
             break
         cut, confidence = inner, 1 - 2 * tail
-    return Ratio(median(ratios), ratios[cut], ratios[count - 1 - cut], max(confidence, 0.0))
+    return Ratio(median(ratios), ratios[cut], ratios[count - 1 - cut], max(confidence, 0.0), count)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -233,7 +240,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         ]
         return f"| {' | '.join(cells)} |"
 
-    rule = "|" + "|".join("-" * (width + 2) if column == 0 else "-" * (width + 1) + ":" for column, width in enumerate(widths)) + "|"
+    rule = "|".join(["", "-" * (widths[0] + 2), *("-" * (width + 1) + ":" for width in widths[1:]), ""])
     return "\n".join([line(header), rule, *map(line, rows)])
 
 

@@ -200,10 +200,11 @@ def report(answers: dict[str, list[Any]], tokens: int, as_json: bool) -> int:
     header = ["", "tokens/s", "collectives/token", "ms in them", "ms, faster rank", "of the time", "same tokens"]
     print(side_by_side.table(header, rows))
     for name, found in ratios.items():
-        print(f"unisono is {found} times as fast as {name}: median of {len(rates[name])} rounds, {100 * found.confidence:.0f} % interval")
+        print(f"unisono is {found} times as fast as {name}")
     print(f"time inside collectives is {inside} of that of vLLM's own")
     if not used:
         print("UNISONO WAS NOT USED: its line in vLLM's log says why")
+    print(side_by_side.said_of(ratios))
     print("the outputs agree" if agree else "THE OUTPUTS DO NOT AGREE")
     return 0 if agree and used else 1
 
