@@ -173,9 +173,9 @@ def report(answers: dict[str, list[Any]], embeddings: dict[str, Tensor], as_json
     ratios = {name: side_by_side.ratio(rates["unisono"], rates[name]) for name in rates if name != "unisono"}
     agree = max(differences.values()) <= TOLERANCE
     if as_json:
-        found = {name: ratio.as_json() for name, ratio in ratios.items()}
+        over = {name: ratio.as_json() for name, ratio in ratios.items()}
         verdict = {"largest_differences": differences, "outputs_agree": agree}
-        print(json.dumps({"ways": results, "unisono_over": found, **verdict}))
+        print(json.dumps({"ways": results, "unisono_over": over, **verdict}))
         return 0 if agree else 1
     rows = [
         [

@@ -133,8 +133,8 @@ def report(ready: dict[str, Any], answers: dict[str, list[Any]], tokens: int, as
         result["same_tokens"] and result["largest_difference_of_logits"] <= TOLERANCE for result in results.values()
     )
     if as_json:
-        found = {name: ratio.as_json() for name, ratio in ratios.items()}
-        print(json.dumps({"ways": results, "unisono_over": found, "outputs_agree": agree}))
+        over = {name: ratio.as_json() for name, ratio in ratios.items()}
+        print(json.dumps({"ways": results, "unisono_over": over, "outputs_agree": agree}))
         return 0 if agree else 1
     rows = [
         [

@@ -181,9 +181,9 @@ def report(answers: dict[str, list[Any]], tokens: int, as_json: bool) -> int:
     used = results[OURS]["made_by"] == ["unisono.vllm._communicator"]
     agree = results[OURS]["same_tokens"] and results[OWN]["same_tokens"]
     if as_json:
-        found = {name: ratio.as_json() for name, ratio in ratios.items()}
+        over = {name: ratio.as_json() for name, ratio in ratios.items()}
         verdict = {"outputs_agree": agree, "unisono_was_used": used}
-        print(json.dumps({"ways": results, "unisono_over": found, "time_inside_over_own": inside.as_json(), **verdict}))
+        print(json.dumps({"ways": results, "unisono_over": over, "time_inside_over_own": inside.as_json(), **verdict}))
         return 0 if agree and used else 1
     rows = [
         [

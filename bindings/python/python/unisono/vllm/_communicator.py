@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from .. import Communicator as Ranks
 from . import _operators, _tensor_dict
 from ._meeting import meet
 from ._plugin import COMMUNICATORS
@@ -26,6 +27,8 @@ _WITH_MEMORY = ("tp", "pp")
 
 class Communicator(_CpuCommunicator):  # type: ignore[misc]  # vLLM is not typed
     """A group's collectives. Reductions are in place, as those of vLLM on CPUs are."""
+
+    _comm: Ranks
 
     def __new__(cls, cpu_group: Any, *arguments: Any, **named: Any) -> Any:
         name = named.get("unique_name") or (arguments[2] if len(arguments) > 2 else "")
@@ -64,7 +67,7 @@ class Communicator(_CpuCommunicator):  # type: ignore[misc]  # vLLM is not typed
     def all_gather(self, input_: torch.Tensor, dim: int = -1) -> torch.Tensor:
         dim %= max(input_.dim(), 1)
         if torch.compiler.is_compiling():
-            gathered = torch.ops.unisono_vllm.all_gather(input_, dim, self.world_size, self._group)
+            gathered: torch.Tensor = torch.ops.unisono_vllm.all_gather(input_, dim, self.world_size, self._group)
         else:
             gathered = self._comm.all_gather(input_.contiguous(), dim=dim)
         return gathered
@@ -73,7 +76,7 @@ class Communicator(_CpuCommunicator):  # type: ignore[misc]  # vLLM is not typed
         dim %= input_.dim()
         rows = input_.movedim(dim, 0).contiguous()
         if torch.compiler.is_compiling():
-            mine = torch.ops.unisono_vllm.reduce_scatter(rows, self.world_size, self._group)
+            mine: torch.Tensor = torch.ops.unisono_vllm.reduce_scatter(rows, self.world_size, self._group)
         else:
             mine = self._comm.reduce_scatter(rows)
         return mine.movedim(0, dim).contiguous()

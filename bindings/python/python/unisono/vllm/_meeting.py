@@ -58,19 +58,17 @@ def meet(group: Any, name: str) -> Communicator | None:
     try:
         comm = init(rank=rank, world_size=size, exchange=exchange, rendezvous_timeout=_PATIENCE)
         round_of("done")
-    except _Stopped as problem:
-        return _refused(rank, name, str(problem))
     except Exception as problem:
-        try:
-            round_of("problem", f"{type(problem).__name__}: {problem}")
-        except Exception as heard:
-            return _refused(rank, name, str(heard))
+        reason = str(problem)
+        if not isinstance(problem, _Stopped):
+            # The others hear of it, and so does this rank: all say the same.
+            try:
+                round_of("problem", f"{type(problem).__name__}: {problem}")
+            except Exception as heard:
+                reason = str(heard)
+        if rank == 0:
+            log.warning("unisono: group %s uses vLLM's own collectives, because %s", name, reason)
         return None
     if rank == 0:
         log.info("unisono: the collectives of group %s are its own, %d ranks", name, size)
     return comm
-
-
-def _refused(rank: int, name: str, problem: str) -> None:
-    if rank == 0:
-        log.warning("unisono: group %s uses vLLM's own collectives, because %s", name, problem)

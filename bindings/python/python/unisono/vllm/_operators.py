@@ -6,6 +6,7 @@ A group is a number there, as operators take no objects. Called eagerly they wou
 from __future__ import annotations
 
 import itertools
+from typing import Any
 from weakref import WeakValueDictionary
 
 import torch
@@ -48,8 +49,9 @@ def _reduce_scatter_shape(rows: torch.Tensor, ranks: int, group: int) -> torch.T
     return rows.new_empty((rows.shape[0] // ranks, *rows.shape[1:]))
 
 
-# As long as this lives, so do they.
-_library = torch.library.Library("unisono_vllm", "DEF")
+# As long as this lives, so do they. torch does not type it.
+_Library: Any = torch.library.Library
+_library = _Library("unisono_vllm", "DEF")
 _library.define("all_reduce_(Tensor(a!) tensor, int group) -> ()")
 _library.define("all_gather(Tensor tensor, int dim, int ranks, int group) -> Tensor")
 _library.define("reduce_scatter(Tensor rows, int ranks, int group) -> Tensor")
