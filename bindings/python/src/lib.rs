@@ -13,6 +13,8 @@
 //! | `errors` | the library's errors as Python exceptions |
 //! | `signals` | Ctrl-C during a wait |
 //! | `records` | the library's log events, on their way to Python's `logging` |
+//! | `shim/` | operators of torch's in Rust, through its stable C interface |
+//! | `sgl/` | SGLang's shared-memory operators |
 //!
 //! The one invariant that matters: **no thread of the library ever takes the interpreter's lock**, and nobody waits for
 //! another rank or thread while holding it. So neither can keep the other from ending.
@@ -25,6 +27,8 @@ mod errors;
 mod exits;
 mod records;
 mod registered;
+mod sgl;
+mod shim;
 mod signals;
 mod tensor;
 mod transfers;
@@ -47,6 +51,10 @@ mod _core {
     use super::records::{collect_records, next_record};
     #[pymodule_export]
     use super::registered::RegisteredBuffer;
+    #[pymodule_export]
+    use super::sgl::{shm_adopt, shm_register, shm_release, shm_schemas};
+    #[pymodule_export]
+    use super::shim::take_failure;
     #[pymodule_export]
     use super::work::Work;
     use pyo3::prelude::*;

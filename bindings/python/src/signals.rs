@@ -21,6 +21,14 @@ pub(crate) fn make_ready(py: Python<'_>) -> PyResult<()> {
     if IS_READY.get() { Ok(()) } else { make_ready_once(py) }
 }
 
+/// The same where the interpreter's lock is not held. What Python has against it shows at the thread's next call.
+#[inline]
+pub(crate) fn make_ready_detached() {
+    if !IS_READY.get() {
+        let _ = Python::try_attach(make_ready_once);
+    }
+}
+
 #[cold]
 fn make_ready_once(py: Python<'_>) -> PyResult<()> {
     let threading = py.import("threading")?;

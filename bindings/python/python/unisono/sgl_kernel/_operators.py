@@ -1,0 +1,145 @@
+"""The operators in a library of torch's: `torch.ops.unisono.*`, and others on request."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, NamedTuple
+
+import torch
+from torch._ops import OpOverload, OpOverloadPacket
+
+from .. import SettingError, _core
+from ._kernels import FAKE, IN_PYTHON, SETTING_UP
+
+SCHEMAS: dict[str, str] = {
+    **{name: name + schema for name, (schema, _) in SETTING_UP.items()},
+    **dict(_core.shm_schemas()),
+}
+"""Every operator's schema, by its name."""
+
+_SETTING = "UNISONO_TORCH_INTERFACE"
+
+# What was registered stays as long as the object that did it.
+_libraries: list[Any] = []
+
+
+class Registered(NamedTuple):
+    """What `register` did in a library of torch's."""
+
+    library: str
+    interface: str
+    """`"stable"`: the kernels are Rust's, by torch's stable C interface; `"python"`: they are Python's."""
+    added: list[str]
+    """Operators that were not there before."""
+    replaced: list[str]
+    """Operators that were there, and now run here."""
+    kept: list[str]
+    """Operators that were there and are as they were."""
+
+
+def register(library: str, *, replace: bool = False, fakes: bool = True, interface: str | None = None) -> Registered:
+    """Put the operators into a library of torch's, as `torch.ops.<library>.<name>`.
+
+    An operator of that name that is there already stays as it is, unless it is to be replaced: then tensors on the CPU come here,
+    under the schema that is there. Doing it twice changes nothing.
+
+    - `fakes`: also what torch.compile needs; without it, somebody else says that.
+    - `interface`: `"stable"` or `"python"`; else UNISONO_TORCH_INTERFACE says, else it is stable if this torch has it.
+
+    Raises `RuntimeError` if torch refuses.
+    """
+    there = [name for name in SCHEMAS if _is_defined(library, name)]
+    ours = [name for name in there if (library, name) in _ours]
+    foreign = [name for name in there if name not in ours]
+    added = [name for name in SCHEMAS if name not in there]
+    replaced = foreign if replace else []
+    kept = [] if replace else foreign
+    interface = _register_kernels(library, added, replaced, interface or os.environ.get(_SETTING) or "auto")
+    for name in added + replaced:
+        _ours.add((library, name))
+        _tell_what_failed(library, name)
+    if fakes:
+        for name in added:
+            if name in FAKE:
+                torch.library.register_fake(f"{library}::{name}", FAKE[name])
+    return Registered(library, interface, added, replaced, kept)
+
+
+_ours: set[tuple[str, str]] = set()
+
+
+def _register_kernels(library: str, added: list[str], replaced: list[str], interface: str) -> str:
+    if interface not in ("auto", "stable", "python"):
+        problem = "expected auto, stable, or python"
+        raise SettingError(f"{_SETTING}={interface!r}: {problem}", name=_SETTING, value=interface, problem=problem)
+    in_python = torch.library.Library(library, "FRAGMENT")
+    _libraries.append(in_python)
+    for name, (schema, kernel) in SETTING_UP.items():
+        if name in added:
+            in_python.define(name + schema)
+        if name in added or name in replaced:
+            # They have no tensor by which torch could choose a kernel.
+            _implement(library, in_python, name, kernel, "CompositeExplicitAutograd", name in replaced)
+    rest = [name for name in added if name in IN_PYTHON]
+    working = rest + [name for name in replaced if name in IN_PYTHON]
+    if interface != "python":
+        try:
+            _core.shm_register(library, rest, working)
+            return "stable"
+        except RuntimeError:
+            if interface == "stable":
+                raise
+    for name in rest:
+        if not _is_defined(library, name):
+            in_python.define(SCHEMAS[name])
+    for name in working:
+        _implement(library, in_python, name, IN_PYTHON[name], "CPU", name in replaced)
+    return "python"
+
+
+def _implement(library: str, registered: Any, name: str, kernel: Any, key: str, replaces: bool) -> None:
+    if replaces:
+        registered.impl(name, kernel, key, allow_override=True)
+    else:
+        registered.impl(name, kernel, key)
+
+
+def _is_defined(library: str, name: str) -> bool:
+    return bool(torch._C._dispatch_has_kernel(f"{library}::{name}"))
+
+
+class _Packet(OpOverloadPacket):  # type: ignore[misc]
+    """An operator whose failures are this package's exceptions."""
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return self._op(*args, **kwargs)
+        except RuntimeError as error:
+            failure = _core.take_failure(str(error))
+            if failure is None:
+                raise
+        raise failure
+
+
+class _Overload(OpOverload):  # type: ignore[type-arg, misc]
+    """As `_Packet`, of what compiled code calls."""
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return self._op(*args, **kwargs)
+        except RuntimeError as error:
+            failure = _core.take_failure(str(error))
+            if failure is None:
+                raise
+        raise failure
+
+
+def _tell_what_failed(library: str, name: str) -> None:
+    """torch makes a plain `RuntimeError` of whatever a compiled kernel says: its objects are taught better."""
+    packet = getattr(getattr(torch.ops, library), name)
+    if type(packet) is OpOverloadPacket:
+        packet.__class__ = _Packet
+    for overload in packet.overloads():
+        one = getattr(packet, overload)
+        if type(one) is OpOverload:
+            one.__class__ = _Overload
