@@ -54,7 +54,7 @@ mod _core {
     #[pymodule_export]
     use super::sgl::{shm_adopt, shm_register, shm_release, shm_schemas};
     #[pymodule_export]
-    use super::shim::take_failure;
+    use super::shim::{Caller, take_failure};
     #[pymodule_export]
     use super::work::Work;
     use pyo3::prelude::*;

@@ -42,14 +42,14 @@ macro_rules! operator {
 operator!(
     /// Fold the tensors of all ranks into one, in place.
     AllReduce, "shm_allreduce", "(Tensor(a!) data, int reduce_op, int handle=0) -> ()",
-    |call| all_reduce(&call.tensor(0)?, call.integer(1)?, call.integer(2)?)
+    |call| all_reduce(&call.tensor(0)?, call.integer(1)?, call.integer_or(2, 0))
 );
 
 operator!(
     /// The tensors of all ranks, one after the other along a dimension.
     AllGather, "shm_allgather", "(Tensor data, int dim, int handle=0) -> Tensor",
     |call| {
-        let gathered = all_gather(&call.tensor(0)?, call.integer(1)?, call.integer(2)?)?;
+        let gathered = all_gather(&call.tensor(0)?, call.integer(1)?, call.integer_or(2, 0))?;
         call.give(gathered)
     }
 );
@@ -57,19 +57,19 @@ operator!(
 operator!(
     /// The same along the first dimension, into a tensor that is there.
     AllGatherInto, "shm_allgather_into_tensor", "(Tensor(a!) out, Tensor data, int handle=0) -> ()",
-    |call| all_gather_into(&call.tensor(0)?, &call.tensor(1)?, call.integer(2)?)
+    |call| all_gather_into(&call.tensor(0)?, &call.tensor(1)?, call.integer_or(2, 0))
 );
 
 operator!(
     /// Fold the tensors of all ranks; each keeps its part of the first dimension.
     ReduceScatter, "shm_reduce_scatter_tensor", "(Tensor(a!) out, Tensor data, int op, int handle=0) -> ()",
-    |call| reduce_scatter(&call.tensor(0)?, &call.tensor(1)?, call.integer(2)?, call.integer(3)?)
+    |call| reduce_scatter(&call.tensor(0)?, &call.tensor(1)?, call.integer(2)?, call.integer_or(3, 0))
 );
 
 operator!(
     /// Part `r` of this rank's tensor becomes this rank's part of rank `r`'s.
     AllToAll, "shm_alltoall", "(Tensor(a!) out, Tensor data, int handle=0) -> ()",
-    |call| all_to_all(&call.tensor(0)?, &call.tensor(1)?, call.integer(2)?)
+    |call| all_to_all(&call.tensor(0)?, &call.tensor(1)?, call.integer_or(2, 0))
 );
 
 operator!(

@@ -55,6 +55,11 @@ impl Call<'_> {
         Ok(self.word(index)?.cast_signed())
     }
 
+    /// The same, if the schema goes that far; else `default`.
+    pub(crate) fn integer_or(&self, index: usize, default: i64) -> i64 {
+        self.integer(index).unwrap_or(default)
+    }
+
     /// Give a tensor as the operator's result.
     pub(crate) fn give(&mut self, result: Tensor) -> Outcome {
         let place =

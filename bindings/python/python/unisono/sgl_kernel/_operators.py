@@ -108,38 +108,17 @@ def _is_defined(library: str, name: str) -> bool:
     return bool(torch._C._dispatch_has_kernel(f"{library}::{name}"))
 
 
-class _Packet(OpOverloadPacket):  # type: ignore[misc]
-    """An operator whose failures are this package's exceptions."""
-
-    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        try:
-            return self._op(*args, **kwargs)
-        except RuntimeError as error:
-            failure = _core.take_failure(str(error))
-            if failure is None:
-                raise
-        raise failure
-
-
-class _Overload(OpOverload):  # type: ignore[type-arg, misc]
-    """As `_Packet`, of what compiled code calls."""
-
-    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        try:
-            return self._op(*args, **kwargs)
-        except RuntimeError as error:
-            failure = _core.take_failure(str(error))
-            if failure is None:
-                raise
-        raise failure
-
-
 def _tell_what_failed(library: str, name: str) -> None:
-    """torch makes a plain `RuntimeError` of whatever a compiled kernel says: its objects are taught better."""
+    """torch makes a plain `RuntimeError` of whatever a compiled kernel says: its objects for the operator are taught better.
+
+    Only how they are called changes, and not that they are torch's: compiled code holds the same objects.
+    """
     packet = getattr(getattr(torch.ops, library), name)
-    if type(packet) is OpOverloadPacket:
-        packet.__class__ = _Packet
+    _teach(packet, OpOverloadPacket)
     for overload in packet.overloads():
-        one = getattr(packet, overload)
-        if type(one) is OpOverload:
-            one.__class__ = _Overload
+        _teach(getattr(packet, overload), OpOverload)
+
+
+def _teach(operator: Any, kind: type) -> None:
+    if type(operator) is kind:
+        operator.__class__ = type(kind.__name__, (kind,), {"__call__": _core.Caller(operator._op)})
