@@ -9,6 +9,7 @@ import sys
 import textwrap
 import threading
 import time
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import unisono.sgl_kernel as shm
 from shm_ranks import IN_PYTHON, Ranks, run
 
 LIBRARIES = ["unisono", IN_PYTHON]
+SOURCE = os.environ.get("UNISONO_SGLANG_SOURCE")
 
 
 def ops(library: str) -> Any:
@@ -275,6 +277,44 @@ def test_install_opens_the_gate_of_a_stand_in_for_sglang(tmp_path: Path) -> None
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(textwrap.dedent(text))
     assert "gate opened in" in in_python(OPEN, PYTHONPATH=str(tmp_path))
+
+
+# Two ranks that go through SGLang's own group: it asks the gate, and calls the operators.
+REDUCE = """
+    import contextlib
+    rank = 0 if os.fork() else 1
+    os.environ["UNISONO_TIMEOUT"] = "60"
+    shm.close()
+    bootstrap.get_parallel = lambda: types.SimpleNamespace(tp_size=2, tp_rank=rank)
+    bootstrap._init_cpu_threads_env(local_omp_cpuid="0", dist_init_method="tcp://127.0.0.1:29556")
+    group = types.SimpleNamespace(
+        world_size=2,
+        local_size=int(os.environ["LOCAL_SIZE"]),
+        hpu_communicator=None,
+        is_allocation_symmetric=lambda: False,
+        use_symmetric_memory=lambda *args, **kwargs: contextlib.nullcontext(),
+    )
+    data = torch.full((4, 3), rank + 1.0, dtype=torch.bfloat16)
+    assert parallel_state.GroupCoordinator.all_reduce(group, data) is data and (data == 3).all()
+    gathered = parallel_state.GroupCoordinator.all_gather(group, torch.full((4, 3), float(rank)), -1)
+    assert gathered.tolist() == [[0.0] * 3 + [1.0] * 3] * 4
+    if rank:
+        os._exit(0)
+    assert os.wait()[1] == 0
+"""
+
+
+@pytest.mark.skipif(not SOURCE, reason="UNISONO_SGLANG_SOURCE names no folder with SGLang's unpacked wheel")
+def test_install_opens_the_gate_of_sglang_itself() -> None:
+    here = Path(__file__).parent
+    begin = f"""
+        import sys
+        sys.path.insert(0, {str(here)!r})
+        import numpy, torch, torch._dynamo, torch.distributed, sglang_source, pathlib, unisono.sgl_kernel
+        sglang_source.bring_in(pathlib.Path({SOURCE!r}))
+    """
+    code = textwrap.dedent(begin) + textwrap.dedent(OPEN) + textwrap.dedent(REDUCE)
+    assert "gate opened in" in in_python(code, SGLANG_USE_CPU_ENGINE="1", UNISONO_RUN_ID=uuid.uuid4().hex)
 
 
 def test_the_plugin_does_nothing_unless_it_is_asked() -> None:

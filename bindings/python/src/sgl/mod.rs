@@ -1,8 +1,8 @@
 //! SGLang's shared-memory operators for CPU tensors, under their names and schemas, over this package's communicators.
 //!
-//! The first eight are those that engines call while they run: kernels in Rust, so that a call costs a microsecond. What is called once
-//! (`initialize`, `shm_group_initialize`) and what only torch.compile calls (fake kernels) is Python, in
-//! `unisono/sgl_kernel`, which also has the way for a torch without the stable interface.
+//! What engines call while they run are kernels in Rust, so that a call costs a microsecond. What is called once (`initialize`,
+//! `shm_group_initialize`) and what only torch.compile calls (fake kernels) is Python, in `unisono/sgl_kernel`, which also has
+//! the same kernels for a torch without the stable interface.
 //!
 //! | file | what |
 //! |---|---|
@@ -25,22 +25,32 @@ use operators::{
     ReduceScatter,
 };
 
+/// An operator, whichever it is.
+struct Entry {
+    name: &'static str,
+    schema: &'static str,
+    implement: fn(&Library) -> Result<(), String>,
+}
+
+const fn entry<O: Operator>() -> Entry {
+    Entry { name: O::NAME, schema: O::SCHEMA, implement: |library| library.implement::<O>("CPU") }
+}
+
+const OPERATORS: [Entry; 8] = [
+    entry::<AllReduce>(),
+    entry::<AllGather>(),
+    entry::<AllGatherInto>(),
+    entry::<ReduceScatter>(),
+    entry::<AllToAll>(),
+    entry::<GroupAllReduce>(),
+    entry::<GroupAllGather>(),
+    entry::<GroupAllToAll>(),
+];
+
 /// Every operator that is implemented here, as its name and its schema.
 #[pyfunction]
 pub(crate) fn shm_schemas() -> Vec<(&'static str, String)> {
-    fn one<O: Operator>() -> (&'static str, String) {
-        (O::NAME, format!("{}{}", O::NAME, O::SCHEMA))
-    }
-    vec![
-        one::<AllReduce>(),
-        one::<AllGather>(),
-        one::<AllGatherInto>(),
-        one::<ReduceScatter>(),
-        one::<AllToAll>(),
-        one::<GroupAllReduce>(),
-        one::<GroupAllGather>(),
-        one::<GroupAllToAll>(),
-    ]
+    OPERATORS.iter().map(|entry| (entry.name, format!("{}{}", entry.name, entry.schema))).collect()
 }
 
 /// Put those operators whose names are in `define` into the library of torch's with this name, and have the work of those in
@@ -49,24 +59,15 @@ pub(crate) fn shm_schemas() -> Vec<(&'static str, String)> {
 pub(crate) fn shm_register(library: &str, define: Vec<String>, implement: Vec<String>) -> PyResult<()> {
     let register = || {
         let library = Library::open(library)?;
-        one::<AllReduce>(&library, &define, &implement)?;
-        one::<AllGather>(&library, &define, &implement)?;
-        one::<AllGatherInto>(&library, &define, &implement)?;
-        one::<ReduceScatter>(&library, &define, &implement)?;
-        one::<AllToAll>(&library, &define, &implement)?;
-        one::<GroupAllReduce>(&library, &define, &implement)?;
-        one::<GroupAllGather>(&library, &define, &implement)?;
-        one::<GroupAllToAll>(&library, &define, &implement)
+        for Entry { name, schema, implement: implement_it } in &OPERATORS {
+            if define.iter().any(|wanted| wanted == name) {
+                library.define(&format!("{name}{schema}"))?;
+            }
+            if implement.iter().any(|wanted| wanted == name) {
+                implement_it(&library)?;
+            }
+        }
+        Ok(())
     };
-    register().map_err(PyRuntimeError::new_err)
-}
-
-fn one<O: Operator>(library: &Library, define: &[String], implement: &[String]) -> Result<(), String> {
-    if define.iter().any(|name| name == O::NAME) {
-        library.define(&format!("{}{}", O::NAME, O::SCHEMA))?;
-    }
-    if implement.iter().any(|name| name == O::NAME) {
-        library.implement::<O>("CPU")?;
-    }
-    Ok(())
+    register().map_err(PyRuntimeError::new_err::<String>)
 }
