@@ -15,9 +15,10 @@ from .. import Communicator, SettingError, _core, init
 # What the group of `initialize` is called, and what the names of others begin with.
 _NAME = "sgl_kernel"
 
-_lock = threading.Lock()
 _groups: dict[int, Communicator] = {}
 _handles: dict[str, int] = {}
+# Threads may wait for the ranks of different groups at the same time.
+_locks: dict[str, threading.Lock] = {}
 
 
 def initialize(size: int, rank: int) -> None:
@@ -28,7 +29,7 @@ def initialize(size: int, rank: int) -> None:
 
     Raises `RendezvousError` that says who did not come, or `SettingError`.
     """
-    with _lock:
+    with _meeting(_NAME):
         there = _groups.get(0)
         if there is not None:
             _see_that_same("initialize", there, size, rank)
@@ -41,7 +42,7 @@ def shm_group_initialize(name: str, size: int, rank: int) -> int:
 
     A second call with the same name gives the same handle.
     """
-    with _lock:
+    with _meeting(f"{_NAME}/{name}"):
         handle = _handles.get(name)
         if handle is not None:
             _see_that_same(f"shm_group_initialize({name!r})", _groups[handle], size, rank)
@@ -75,19 +76,22 @@ def close(handle: int | None = None) -> None:
 
     At the end of the program this is done by itself.
     """
-    with _lock:
-        handles = list(_groups) if handle is None else [handle]
-        for one in handles:
-            comm = _groups.pop(one, None)
-            if comm is None:
-                raise ValueError(f"no group has handle {one}")
-            for name in [name for name, known in _handles.items() if known == one]:
-                del _handles[name]
-            _core.shm_release(one)
-            comm.leave()
+    for one in list(_groups) if handle is None else [handle]:
+        comm = _groups.pop(one, None)
+        if comm is None:
+            raise ValueError(f"no group has handle {one}")
+        for name in [name for name, known in list(_handles.items()) if known == one]:
+            del _handles[name]
+        _core.shm_release(one)
+        comm.leave()
 
 
 atexit.register(close)
+
+
+def _meeting(group: str) -> threading.Lock:
+    """Held while this process meets the ranks of a group: once, whoever asks."""
+    return _locks.setdefault(group, threading.Lock())
 
 
 def _meet(group: str, size: int, rank: int) -> Communicator:

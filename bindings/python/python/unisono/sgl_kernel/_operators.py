@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import logging
 import os
 from typing import Any, NamedTuple
 
@@ -16,6 +18,8 @@ SCHEMAS: dict[str, str] = {
     **dict(_core.shm_schemas()),
 }
 """Every operator's schema, by its name."""
+
+_log = logging.getLogger("unisono")
 
 _SETTING = "UNISONO_TORCH_INTERFACE"
 
@@ -79,33 +83,35 @@ def _register_kernels(library: str, added: list[str], replaced: list[str], inter
             in_python.define(name + schema)
         if name in added or name in replaced:
             # They have no tensor by which torch could choose a kernel.
-            _implement(library, in_python, name, kernel, "CompositeExplicitAutograd", name in replaced)
+            _implement(in_python, name, kernel, "CompositeExplicitAutograd", name in replaced)
     rest = [name for name in added if name in IN_PYTHON]
     working = rest + [name for name in replaced if name in IN_PYTHON]
     if interface != "python":
         try:
             _core.shm_register(library, rest, working)
             return "stable"
-        except RuntimeError:
+        except RuntimeError as missing:
             if interface == "stable":
                 raise
+            _log.info("the operators of torch.ops.%s have kernels in Python: %s", library, missing)
     for name in rest:
         if not _is_defined(library, name):
             in_python.define(SCHEMAS[name])
     for name in working:
-        _implement(library, in_python, name, IN_PYTHON[name], "CPU", name in replaced)
+        _implement(in_python, name, IN_PYTHON[name], "CPU", name in replaced)
     return "python"
 
 
-def _implement(library: str, registered: Any, name: str, kernel: Any, key: str, replaces: bool) -> None:
-    if replaces:
+def _implement(registered: Any, name: str, kernel: Any, key: str, replaces: bool) -> None:
+    # Torches that do not know the word allow it.
+    if replaces and "allow_override" in inspect.signature(registered.impl).parameters:
         registered.impl(name, kernel, key, allow_override=True)
     else:
         registered.impl(name, kernel, key)
 
 
 def _is_defined(library: str, name: str) -> bool:
-    return bool(torch._C._dispatch_has_kernel(f"{library}::{name}"))
+    return hasattr(getattr(torch.ops, library), name)
 
 
 def _tell_what_failed(library: str, name: str) -> None:
