@@ -12,6 +12,7 @@
 //! | `exits` | started operations when the interpreter ends |
 //! | `errors` | the library's errors as Python exceptions |
 //! | `signals` | Ctrl-C during a wait |
+//! | `interpreter` | taking the interpreter's lock where torch may have let go of it |
 //! | `records` | the library's log events, on their way to Python's `logging` |
 //! | `shim/` | operators of torch's in Rust, through its stable C interface |
 //! | `sgl/` | SGLang's shared-memory operators |
@@ -25,6 +26,7 @@ mod dlpack;
 mod element;
 mod errors;
 mod exits;
+mod interpreter;
 mod records;
 mod registered;
 mod sgl;
@@ -54,7 +56,7 @@ mod _core {
     #[pymodule_export]
     use super::sgl::{shm_adopt, shm_register, shm_release, shm_schemas};
     #[pymodule_export]
-    use super::shim::{Caller, take_failure};
+    use super::shim::{caller, take_failure};
     #[pymodule_export]
     use super::work::Work;
     use pyo3::prelude::*;

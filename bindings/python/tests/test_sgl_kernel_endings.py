@@ -160,31 +160,41 @@ def test_other_threads_run_while_an_operator_waits(library: str) -> None:
 
 @pytest.mark.parametrize("how", ["call", "compiled", IN_PYTHON])
 def test_ctrl_c_ends_a_wait(how: str) -> None:
-    def compiled(data: torch.Tensor) -> torch.Tensor:
+    def reduced(data: torch.Tensor) -> torch.Tensor:
         torch.ops.unisono.shm_allreduce(data, 0)
         return data
 
-    def work(rank: int) -> str:
+    def interrupt_the_wait_after(number: int) -> None:
+        while True:
+            last = shm.communicator().peers()[0].last
+            if last and last.number > number and not last.finished:
+                os.kill(os.getpid(), signal.SIGINT)
+                return
+            time.sleep(0.01)
+
+    def work(rank: int) -> None:
         data = torch.ones(8)
         call = {
-            "call": lambda: torch.ops.unisono.shm_allreduce(data, 0),
-            "compiled": lambda: torch.compile(compiled, fullgraph=True, backend="aot_eager")(data),
-            IN_PYTHON: lambda: ops(IN_PYTHON).shm_allreduce(data, 0),
+            "call": reduced,
+            "compiled": torch.compile(reduced, fullgraph=True, backend="aot_eager"),
+            IN_PYTHON: lambda data: ops(IN_PYTHON).shm_allreduce(data, 0),
         }[how]
-        call()
+        call(data)
         if rank == 1:
             time.sleep(60)
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+        last = shm.communicator().peers()[0].last
+        assert last
+        threading.Thread(target=interrupt_the_wait_after, args=(last.number,)).start()
         try:
-            call()
+            call(data)
         except KeyboardInterrupt:
             os._exit(0)
         os._exit(1)
 
     ranks = Ranks(2, work)
     try:
-        ranks.processes[0].join(50)
+        ranks.processes[0].join(60)
         assert ranks.processes[0].exitcode == 0
     finally:
         ranks.kill()

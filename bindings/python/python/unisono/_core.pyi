@@ -227,13 +227,6 @@ class Communicator:
     def __enter__(self) -> Self: ...
     def __exit__(self, kind: object, _value: object, _traceback: object) -> None: ...
 
-@final
-class Caller:
-    """Calls a compiled operator of torch's, and raises what its kernel meant."""
-
-    def __new__(cls, operator: Any) -> Self: ...
-    def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
-
 def init(
     *,
     rank: int | None = None,
@@ -265,3 +258,6 @@ def shm_release(handle: int) -> bool:
 
 def take_failure(text: str) -> BaseException | None:
     """The exception that a kernel of this thread meant by this text, once."""
+
+def caller(operator: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that calls a compiled operator of torch's, and raises what its kernel meant."""

@@ -17,6 +17,7 @@ use pyo3::prelude::*;
 
 use super::functions::Functions;
 use crate::errors::raised;
+use crate::interpreter::attached;
 
 /// How a kernel ends.
 pub(crate) type Outcome = Result<(), Failure>;
@@ -100,7 +101,7 @@ pub(super) fn remember(operation: &str, failure: &Failure) {
     } else {
         format!("{operation} {place}: {failure}")
     };
-    let exception = Python::try_attach(|py| failure.exception(py, &text));
+    let exception = attached(|py| failure.exception(py, &text));
     EXCEPTION.set(exception);
     TEXT.set(CString::new(text.replace('\0', " ")).unwrap_or_default());
 }

@@ -24,19 +24,19 @@
 //! | `kernel` | what torch calls, and what it hands over |
 //! | `tensor` | a tensor as torch hands it over |
 //! | `failure` | how what went wrong reaches Python |
-//! | `caller` | what calls an operator from Python and raises what its kernel meant |
+//! | `calling` | what calls an operator from Python and raises what its kernel meant |
 //!
 //! The one invariant that matters: **no panic and no error code leaves a kernel**. What goes wrong becomes a C++ exception,
 //! the only thing that torch's caller understands, after everything of Rust's has been put away.
 
-mod caller;
+mod calling;
 mod failure;
 mod functions;
 mod kernel;
 mod library;
 mod tensor;
 
-pub(crate) use caller::Caller;
+pub(crate) use calling::caller;
 pub(crate) use failure::{Failure, Outcome, take_failure};
 pub(crate) use kernel::{Call, Kernel};
 pub(crate) use library::Library;

@@ -127,4 +127,4 @@ def _tell_what_failed(library: str, name: str) -> None:
 
 def _teach(operator: Any, kind: type) -> None:
     if type(operator) is kind:
-        operator.__class__ = type(kind.__name__, (kind,), {"__call__": _core.Caller(operator._op)})
+        operator.__class__ = type(kind.__name__, (kind,), {"__call__": _core.caller(operator._op)})
