@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch._dynamo  # once, before ranks are forked
 import torch.multiprocessing as mp
 import unisono.sgl_kernel as shm
 

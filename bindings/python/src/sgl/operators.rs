@@ -8,7 +8,7 @@
 use unisono::ReduceOp;
 
 use super::groups::{ShmGroup, group};
-use crate::element::Units;
+use crate::element::{Element, Units};
 use crate::shim::{Call, Failure, Kernel, Outcome, Tensor};
 use crate::signals;
 
@@ -98,8 +98,8 @@ fn all_reduce(data: &Tensor, op: i64, handle: i64) -> Outcome {
         if let Some((registered, offset)) = group.registered.find(start.addr(), count * size)
             && offset.is_multiple_of(size)
         {
-            // SAFETY: the tensor is the caller's until this returns; by torch's convention nobody touches it meanwhile.
             let raw = group.comm.raw();
+            // SAFETY: the tensor is the caller's until this returns; by torch's convention nobody touches it meanwhile.
             return Ok(unsafe {
                 raw.all_reduce_registered(&registered, offset / size, count, units.dtype, op)
             }?);
@@ -204,7 +204,7 @@ struct Memory {
     name: &'static str,
     start: *mut u8,
     count: usize,
-    element: crate::element::Element,
+    element: Element,
 }
 
 #[inline]

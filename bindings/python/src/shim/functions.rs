@@ -78,7 +78,7 @@ impl Functions {
         let torch = unsafe { Library::open(Some(HOME), RTLD_LAZY | ONLY_IF_LOADED) };
         let torch = torch.map_err(|_| format!("{HOME} is not in this process: import torch first"))?;
         let process = Library::this();
-        // SAFETY (each): the type is that of the function with this name in torch's header, in Python's, or in the C++ library's.
+        // SAFETY: each type is that of the function with this name in torch's header, in Python's, or in the C++ library's.
         let functions = unsafe {
             Functions {
                 open_fragment: found(&torch, "aoti_torch_library_init_fragment")?,
