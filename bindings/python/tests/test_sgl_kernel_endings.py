@@ -106,6 +106,28 @@ def test_without_a_group_the_operator_says_what_to_do() -> None:
             ops(library).shm_allreduce(torch.ones(2), 0)
 
 
+def test_past_torchs_objects_an_operator_fails_with_the_same_text() -> None:
+    with pytest.raises(RuntimeError, match=r"^shm_allreduce: no group: call initialize") as raised:
+        torch.ops.unisono.shm_allreduce.default._op(torch.ones(2), 0)
+    assert type(raised.value) is RuntimeError
+    with pytest.raises(ValueError, match=r"^shm_allreduce: no group: call initialize"):
+        torch.ops.unisono.shm_allreduce.default(torch.ones(2), 0)
+
+
+def test_an_operator_may_be_called_by_what_the_package_itself_calls() -> None:
+    # Under the lock as pyo3 counts it, which torch has let go of.
+    seen = []
+
+    def exchange(mine: bytes) -> list[bytes]:
+        with pytest.raises(ValueError, match="no group") as raised:
+            torch.ops.unisono.shm_allreduce(torch.ones(2), 0)
+        seen.append(raised.value)
+        return [mine]
+
+    unisono.init(rank=0, world_size=1, exchange=exchange)
+    assert seen
+
+
 def test_becoming_another_rank_is_refused() -> None:
     def work(rank: int) -> None:
         shm.initialize(2, rank)
