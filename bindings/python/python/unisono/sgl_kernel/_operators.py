@@ -76,7 +76,8 @@ def _register_kernels(library: str, added: list[str], replaced: list[str], inter
     if interface not in ("auto", "stable", "python"):
         problem = "expected auto, stable, or python"
         raise SettingError(f"{_SETTING}={interface!r}: {problem}", name=_SETTING, value=interface, problem=problem)
-    in_python = torch.library.Library(library, "FRAGMENT")
+    fragment: Any = torch.library.Library  # which torch has not typed
+    in_python = fragment(library, "FRAGMENT")
     _libraries.append(in_python)
     for name, (schema, kernel) in SETTING_UP.items():
         if name in added:
@@ -126,5 +127,6 @@ def _tell_what_failed(library: str, name: str) -> None:
 
 
 def _teach(operator: Any, kind: type) -> None:
+    call = _core.caller(operator._op)
     if type(operator) is kind:
-        operator.__class__ = type(kind.__name__, (kind,), {"__call__": _core.caller(operator._op)})
+        operator.__class__ = type(kind.__name__, (kind,), {"__call__": call})
