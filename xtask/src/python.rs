@@ -38,11 +38,14 @@ impl Torch {
 pub(crate) fn run(workspace: &Workspace, torch: Torch, count: &mut Count) -> Result<()> {
     let (requirements, name) = torch.environment();
     let python = pip::environment(workspace, &workspace.root.join("xtask").join(requirements), name)?;
+    let sglang = workspace.root.join("xtask/sglang-requirements.txt");
+    let sglang = pip::unpacked_wheel(workspace, &sglang, "sglang-0.5.23")?;
     let package = workspace.root.join("bindings/python");
     install(workspace, &python, &package)?;
     let mut command = workspace.command(&python);
     // Not in the package's folder, where its uncompiled half would be imported.
     command
+        .env("UNISONO_SGLANG_SOURCE", sglang)
         .args(["-m", "pytest", "-p", "no:cacheprovider", "--rootdir"])
         .arg(&package)
         .arg(package.join("tests"));

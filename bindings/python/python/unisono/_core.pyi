@@ -247,3 +247,20 @@ def fold(tensors: Sequence[Any], op: str, out: Any) -> None:
 def end_started(seconds: float) -> None: ...
 def collect_records() -> None: ...
 def next_record(seconds: float) -> tuple[int, str] | None: ...
+def shm_schemas() -> list[tuple[str, str]]:
+    """Every shared-memory operator, as its name and its schema."""
+
+def shm_register(library: str, define: Sequence[str], implement: Sequence[str]) -> None:
+    """Define and implement shared-memory operators in a library of torch's."""
+
+def shm_adopt(comm: Communicator, default: bool) -> int:
+    """Make a communicator a group that operators know by the handle that this gives."""
+
+def shm_release(handle: int) -> bool:
+    """Forget a group."""
+
+def take_failure(text: str) -> BaseException | None:
+    """The exception that a kernel of this thread meant by this text, once."""
+
+def caller(operator: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that calls a compiled operator of torch's, and raises what its kernel meant."""
