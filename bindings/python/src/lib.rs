@@ -8,10 +8,12 @@
 //! | `communicator`, `collectives`, `uneven`, `transfers` | the class `Communicator` |
 //! | `tensor`, `dlpack`, `element` | where an object's memory lies, and what is in it |
 //! | `registered` | memory that all ranks have mapped |
+//! | `segment` | named shared memory |
 //! | `work` | operations that were started and are waited for later |
 //! | `exits` | started operations when the interpreter ends |
 //! | `errors` | the library's errors as Python exceptions |
 //! | `signals` | Ctrl-C during a wait |
+//! | `queue` | the message queue |
 //! | `records` | the library's log events, on their way to Python's `logging` |
 //!
 //! The one invariant that matters: **no thread of the library ever takes the interpreter's lock**, and nobody waits for
@@ -23,8 +25,10 @@ mod dlpack;
 mod element;
 mod errors;
 mod exits;
+mod queue;
 mod records;
 mod registered;
+mod segment;
 mod signals;
 mod tensor;
 mod transfers;
@@ -44,9 +48,13 @@ mod _core {
     #[pymodule_export]
     use super::exits::end_started;
     #[pymodule_export]
+    use super::queue::{Pickled, QueueHandle, QueueMessage, QueueReader, QueueSlot, QueueWriter};
+    #[pymodule_export]
     use super::records::{collect_records, next_record};
     #[pymodule_export]
     use super::registered::RegisteredBuffer;
+    #[pymodule_export]
+    use super::segment::{SharedMemory, check_headroom};
     #[pymodule_export]
     use super::work::Work;
     use pyo3::prelude::*;

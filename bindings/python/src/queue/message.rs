@@ -1,0 +1,156 @@
+//! A message where it lies.
+
+#![allow(unsafe_code)]
+
+use std::ffi::c_int;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+use pyo3::exceptions::{PyBufferError, PyValueError};
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::{PyByteArray, PyBytes, PyList, PyMemoryView, PySlice};
+use unisono::queue::{Message, Reader};
+
+use super::errors::malformed;
+use super::turns::Loan;
+use super::wire;
+use super::writer::MUCH;
+
+/// The next message; see `QueueMessage` in `_core.pyi`.
+#[pyclass(frozen, weakref, module = "unisono._core")]
+pub(crate) struct QueueMessage {
+    held: Mutex<Option<Held>>,
+    /// How many views there are of it.
+    views: AtomicUsize,
+    number: u64,
+}
+
+/// The order matters: the message is dropped, and so taken, before the reader is put back.
+pub(super) struct Held {
+    pub(super) message: Message<'static>,
+    pub(super) reader: Loan<Reader>,
+}
+
+impl QueueMessage {
+    pub(super) fn new(held: Held) -> Self {
+        held.reader.keep_for_guard();
+        let number = held.message.number();
+        QueueMessage { held: Mutex::new(Some(held)), views: AtomicUsize::new(0), number }
+    }
+
+    fn end(&self) -> PyResult<Option<Held>> {
+        match self.views.load(Ordering::Relaxed) {
+            0 => Ok(self.held.lock().take()),
+            views => Err(PyBufferError::new_err(format!(
+                "{views} views of the message are in use: copy what is to stay, and release them"
+            ))),
+        }
+    }
+
+    fn with<T>(&self, look: impl FnOnce(&Message<'static>) -> T) -> PyResult<T> {
+        match &*self.held.lock() {
+            Some(held) => Ok(look(&held.message)),
+            None => Err(PyValueError::new_err("the message was released")),
+        }
+    }
+}
+
+#[pymethods]
+impl QueueMessage {
+    fn __len__(&self) -> PyResult<usize> {
+        self.with(Message::len)
+    }
+
+    /// The same for every reader: the queue's first message is 0.
+    #[getter]
+    fn number(&self) -> u64 {
+        self.number
+    }
+
+    fn view<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyMemoryView>> {
+        PyMemoryView::from(slf)
+    }
+
+    fn to_bytes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        self.with(|message| {
+            PyBytes::new_with(py, message.len(), |into| {
+                message.copy_to(into);
+                Ok(())
+            })
+        })?
+    }
+
+    /// Take it: its room goes back to the writer.
+    fn release(&self) -> PyResult<()> {
+        self.end().map(drop)
+    }
+
+    /// Do not take it: it stays the next message.
+    fn keep(&self) -> PyResult<()> {
+        if let Some(Held { message, reader: _reader }) = self.end()? {
+            message.keep();
+        }
+        Ok(())
+    }
+
+    /// What `send_pickled` made: whether it was longer than a chunk, its first part in place, and copies of the others.
+    fn parts<'py>(slf: &Bound<'py, Self>) -> PyResult<(bool, Bound<'py, PyAny>, Bound<'py, PyList>)> {
+        let (py, this) = (slf.py(), slf.get());
+        let plan = this.with(|message| wire::find(message))?;
+        let plan = plan.map_err(|problem| malformed(py, this.number, problem))?;
+        let copies = PyList::empty(py);
+        for part in &plan.others {
+            let copy = PyByteArray::new(py, &[]);
+            copy.resize(part.len())?;
+            // SAFETY: it was made here, and nobody else has it before it is in the list that is returned.
+            let into = unsafe { copy.as_bytes_mut() };
+            this.with(|message| {
+                let mut copy_out = || wire::copy_from(message, part.start, into);
+                if part.len() > MUCH { py.detach(copy_out) } else { copy_out() }
+            })?;
+            copies.append(copy)?;
+        }
+        let all = PyMemoryView::from(slf)?;
+        let main = all.get_item(PySlice::new(
+            py,
+            isize::try_from(plan.main.start)?,
+            isize::try_from(plan.main.end)?,
+            1,
+        ))?;
+        all.call_method0("release")?;
+        Ok((plan.is_overflow, main, copies))
+    }
+
+    /// # Safety
+    /// Python's: `view` is valid, and given back by `PyBuffer_Release`.
+    unsafe fn __getbuffer__(slf: Bound<'_, Self>, view: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {
+        let this = slf.get();
+        let (start, length) = this
+            .with(|message| (message.as_ptr(), message.len()))
+            .map_err(|_| PyBufferError::new_err("the message was released"))?;
+        // SAFETY: `view` is valid (the caller); the message has that many bytes at its address, is shown for reading alone, and
+        // stays for as long as there are views (`end`).
+        let filled = unsafe {
+            ffi::PyBuffer_FillInfo(
+                view,
+                slf.as_ptr(),
+                start.cast_mut().cast(),
+                isize::try_from(length)?,
+                1,
+                flags,
+            )
+        };
+        if filled < 0 {
+            return Err(PyErr::fetch(slf.py()));
+        }
+        this.views.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// # Safety
+    /// Python's: `_view` was filled by `__getbuffer__`.
+    unsafe fn __releasebuffer__(&self, _view: *mut ffi::Py_buffer) {
+        self.views.fetch_sub(1, Ordering::Relaxed);
+    }
+}
