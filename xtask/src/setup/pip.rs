@@ -82,6 +82,27 @@ pub(crate) fn environment(workspace: &Workspace, requirements: &Path, name: &str
     Ok(folder.join("bin/python"))
 }
 
+/// The wheels that `requirements` names, for `python`, as a folder to be put on its path, in the cache under `name`.
+pub(crate) fn packages(
+    workspace: &Workspace,
+    python: &Path,
+    requirements: &Path,
+    name: &str,
+) -> Result<PathBuf> {
+    let _lock = workspace.lock_cache()?;
+    workspace.made_once(name, |incomplete| {
+        println!("fetching {name} with pip");
+        let mut command = workspace.command(python);
+        command
+            .args(["-m", "pip", "install", "--quiet", "--no-deps", "--only-binary=:all:", "--require-hashes"])
+            .args(["--no-compile", "--progress-bar=off", "--disable-pip-version-check", "--target"])
+            .arg(incomplete)
+            .arg("--requirement")
+            .arg(requirements);
+        step::run(&mut command, &mut Count::default())
+    })
+}
+
 /// Of the one source archive that `requirements` names the files that match `pattern`, in the cache under `name`. No
 /// code of the package is run: pip's questions to its build system are answered by `archive_only.py`.
 pub(crate) fn source_files(

@@ -3,7 +3,8 @@
 #![allow(unsafe_code)]
 
 use std::ffi::c_int;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use pyo3::exceptions::{PyBufferError, PyValueError};
@@ -20,6 +21,8 @@ pub(crate) struct QueueSlot {
     held: Mutex<Option<Held>>,
     /// How many views there are of it.
     views: AtomicUsize,
+    /// How many messages the writer has sent.
+    sent: Arc<AtomicU64>,
 }
 
 /// The order matters: the slot is dropped before the writer is put back.
@@ -29,9 +32,10 @@ struct Held {
 }
 
 impl QueueSlot {
-    pub(super) fn new(slot: Slot<'static>, writer: Loan<Writer>) -> Self {
+    pub(super) fn new(slot: Slot<'static>, writer: Loan<Writer>, sent: Arc<AtomicU64>) -> Self {
         writer.keep_for_guard();
-        QueueSlot { held: Mutex::new(Some(Held { slot, _writer: writer })), views: AtomicUsize::new(0) }
+        let held = Mutex::new(Some(Held { slot, _writer: writer }));
+        QueueSlot { held, views: AtomicUsize::new(0), sent }
     }
 
     fn end(&self) -> PyResult<Option<Held>> {
@@ -59,6 +63,7 @@ impl QueueSlot {
         match self.end()? {
             Some(held) => {
                 held.slot.commit();
+                self.sent.fetch_add(1, Ordering::Relaxed);
                 Ok(())
             }
             None => Err(PyValueError::new_err("commit: the slot was committed or discarded already")),

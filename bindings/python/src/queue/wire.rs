@@ -110,23 +110,33 @@ pub(super) fn plan(parts: &Parts, chunk_bytes: usize) -> PyResult<(usize, u8)> {
 #[inline]
 pub(super) fn write(slot: &mut Slot<'_>, flags: u8, parts: &Parts) {
     let form = Form::of(flags);
-    let number = |slot: &mut Slot<'_>, offset: usize, value: usize, bytes: usize| {
-        let value = (value as u64).to_be_bytes();
-        Bytes::of_slice(value.split_at(value.len() - bytes).1).write_to(slot, offset);
-        offset + bytes
-    };
-    Bytes::of_slice(&[flags]).write_to(slot, 0);
-    let offset = number(slot, 1, 1 + parts.others.len(), form.count);
-    let mut offset = number(slot, offset, parts.main_bytes(), form.length);
+    // Flags, the number of parts and the first one's length at once.
+    let mut head = [0; 17];
+    let length_at = 1 + form.count;
+    head[0] = flags;
+    put(&mut head[1..length_at], 1 + parts.others.len());
+    put(&mut head[length_at..length_at + form.length], parts.main_bytes());
+    let mut offset = length_at + form.length;
+    Bytes::of_slice(&head[..offset]).write_to(slot, 0);
     for piece in &parts.main {
         piece.write_to(slot, offset);
         offset += piece.bytes;
     }
     for part in &parts.others {
-        offset = number(slot, offset, part.bytes, form.length);
+        let mut length = [0; 8];
+        put(&mut length[..form.length], part.bytes);
+        Bytes::of_slice(&length[..form.length]).write_to(slot, offset);
+        offset += form.length;
         part.write_to(slot, offset);
         offset += part.bytes;
     }
+}
+
+/// `value` as the last bytes of a big-endian number fill `into`, at most eight.
+#[inline]
+fn put(into: &mut [u8], value: usize) {
+    let value = (value as u64).to_be_bytes();
+    into.copy_from_slice(&value[value.len() - into.len()..]);
 }
 
 /// Where the parts of a message lie in it.
@@ -163,11 +173,13 @@ fn part_at(message: &Message<'_>, offset: usize, form: Form) -> Option<Range<usi
 /// The first part, if it is the only one and short, and the message is no overflow.
 #[inline]
 pub(super) fn short_main(message: &Message<'_>) -> Option<Range<usize>> {
-    let form = Form::of(0);
-    if number_at(message, 0, 1 + form.count) != Some(1) {
+    let mut head = [0; 7];
+    if message.copy_at(0, &mut head) < head.len() || head[..3] != [0, 0, 1] {
         return None;
     }
-    part_at(message, 1 + form.count, form).filter(|main| main.len() <= SHORT)
+    let [_, _, _, length @ ..] = head;
+    let length = u32::from_be_bytes(length) as usize;
+    (length <= SHORT && head.len() + length <= message.len()).then(|| head.len()..head.len() + length)
 }
 
 /// Where the parts lie, or what is wrong.

@@ -5,6 +5,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::PyValueError;
@@ -29,6 +30,8 @@ pub(crate) struct QueueWriter {
     turns: Arc<Turns<Writer>>,
     control: WriterControl,
     handle: QueueHandle,
+    /// How many messages were sent, for whoever asks while the side is out.
+    sent: Arc<AtomicU64>,
 }
 
 impl QueueWriter {
@@ -58,7 +61,9 @@ impl QueueWriter {
         };
         let timeout = patience(timeout);
         let sent = if bytes > MUCH { wait_long(py, timeout, send) } else { wait(py, timeout, send) };
-        sent?.map_err(|error| raised(py, &error))
+        sent?.map_err(|error| raised(py, &error))?;
+        self.sent.fetch_add(1, Ordering::Relaxed);
+        Ok(())
     }
 }
 
@@ -119,7 +124,7 @@ impl QueueWriter {
         }
         let writer = py.detach(|| builder.create()).map_err(|error| raised(py, &error))?;
         let (control, handle) = (writer.control(), QueueHandle(writer.handle().clone()));
-        Ok(QueueWriter { turns: Turns::new(writer), control, handle })
+        Ok(QueueWriter { turns: Turns::new(writer), control, handle, sent: Arc::default() })
     }
 
     #[getter]
@@ -129,13 +134,12 @@ impl QueueWriter {
 
     /// How many messages have been sent.
     #[getter]
-    fn messages(&self, py: Python<'_>) -> PyResult<u64> {
-        Ok(self.take(py, "messages", None)?.get().messages())
+    fn messages(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
     }
 
     fn readers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        let readers = self.take(py, "readers", None)?.get().readers();
-        statuses(py, &readers)
+        statuses(py, &self.control.readers())
     }
 
     #[pyo3(signature = (timeout=None))]
@@ -177,7 +181,7 @@ impl QueueWriter {
             unsafe { loan.lend() }.reserve_within(size, timeout)
         })?;
         match reserved {
-            Ok(slot) => Ok(QueueSlot::new(slot, loan)),
+            Ok(slot) => Ok(QueueSlot::new(slot, loan, Arc::clone(&self.sent))),
             Err(error) => Err(raised(py, &error)),
         }
     }

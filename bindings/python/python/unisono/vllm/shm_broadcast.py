@@ -289,8 +289,9 @@ class MessageQueue:
         if cancel is not None or indefinite.__class__ is not bool:
             received = self._patiently(reader.recv_pickled, timeout, indefinite, cancel)
         else:
+            first = self._first(timeout, False) if not indefinite else timeout
             try:
-                received = reader.recv_pickled(self._first(timeout, indefinite))
+                received = reader.recv_pickled(first)
             except (QueueTimeout, QueueShutDown) as problem:
                 received = self._wait_on(reader.recv_pickled, timeout, indefinite, None, problem)
         if received.__class__ is bytes:
