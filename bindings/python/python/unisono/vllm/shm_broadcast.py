@@ -32,6 +32,7 @@ from ._pickling import reduce_tensor as _reduce_tensor
 from ._ring import QueueRing, check_cgroup_memory_available
 from ._ring import ShmRingBuffer as ShmRingBuffer
 from ._sockets import QueueSocket
+from ._waiting import LOOK_EVERY, as_cancelled, go_on
 
 logger = logging.getLogger("unisono.vllm")
 
@@ -52,7 +53,6 @@ LONG_WAIT_TIME_LOG_MSG = (
 from_bytes_big = functools.partial(int.from_bytes, byteorder="big")
 
 _READY_TIMEOUT = 1800.0
-_CANCEL_LOOKS = 0.01
 
 
 def to_bytes_big(value: int, size: int) -> bytes:
@@ -200,7 +200,7 @@ class MessageQueue:
         """Wait until every reader has come; all sides call it. A `TimeoutError` names those that are missing."""
         side = self._writer if self._writer is not None else self._reader
         if side is not None:
-            with _as_cancelled():
+            with as_cancelled():
                 side.wait_until_ready(timeout)
 
     def shutdown(self) -> None:
@@ -269,11 +269,13 @@ class MessageQueue:
             pickled.clear()
         picklers.append(pickler)
 
-    def _enqueue_later(self, pickled: Pickled, timeout: float | None, problem: Exception) -> None:
+    def _enqueue_later(
+        self, pickled: Pickled, timeout: float | None, problem: QueueTimeout | QueueShutDown
+    ) -> None:
         writer = self._writer
         assert writer is not None
         send = functools.partial(writer.send_pickled, pickled, self._chunk_bytes)
-        self._wait_on(send, timeout, False, None, problem)
+        self._go_on(send, problem, timeout, False, None)
 
     def dequeue(
         self, timeout: float | None = None, indefinite: Any = False, cancel: threading.Event | None = None
@@ -293,7 +295,7 @@ class MessageQueue:
             try:
                 received = reader.recv_pickled(first)
             except (QueueTimeout, QueueShutDown) as problem:
-                received = self._wait_on(reader.recv_pickled, timeout, indefinite, None, problem)
+                received = self._go_on(reader.recv_pickled, problem, timeout, indefinite, None)
         if received.__class__ is bytes:
             return pickle.loads(received, buffers=())
         return self._unpack(received, timeout)
@@ -410,55 +412,17 @@ class MessageQueue:
         if hasattr(indefinite, "is_set"):  # As the second argument once was.
             cancel, indefinite = indefinite, False
         try:
-            return attempt(_CANCEL_LOOKS if cancel is not None else self._first(timeout, indefinite))
+            return attempt(LOOK_EVERY if cancel is not None else self._first(timeout, indefinite))
         except (QueueTimeout, QueueShutDown) as problem:
-            return self._wait_on(attempt, timeout, bool(indefinite), cancel, problem)
+            return self._go_on(attempt, problem, timeout, bool(indefinite), cancel)
 
-    def _wait_on(self, attempt: Any, timeout: float | None, indefinite: bool, cancel: Any, problem: Exception) -> Any:
-        """Go on after a first attempt that ended in `problem`, and say in the log that it takes long, and for whom."""
-        if isinstance(problem, QueueShutDown):
-            raise QueueShutDown("cancelled", operation=problem.operation) from problem
-        if not isinstance(problem, QueueTimeout):
-            raise problem
-        begun = time.monotonic() - problem.waited
-        warned = 1
-        while True:
-            waited = time.monotonic() - begun
-            if cancel is not None and cancel.is_set():
-                raise RuntimeError("cancelled")
-            if not indefinite and waited >= VLLM_RINGBUFFER_WARNING_INTERVAL * warned:
-                self._warn(problem)
-                warned += 1
-            left = None if timeout is None else timeout - waited
-            if left is not None and left <= 0:
-                raise problem
-            try:
-                return attempt(self._next_wait(left, indefinite, cancel, waited, warned))
-            except QueueShutDown as end:
-                raise QueueShutDown("cancelled", operation=end.operation) from end
-            except QueueTimeout as later:
-                later.waited = time.monotonic() - begun
-                problem = later
-
-    def _next_wait(
-        self, left: float | None, indefinite: bool, cancel: Any, waited: float, warned: int
-    ) -> float | None:
-        limits = [] if left is None else [left]
-        if cancel is not None:
-            limits.append(_CANCEL_LOOKS)
-        if not indefinite:
-            limits.append(max(VLLM_RINGBUFFER_WARNING_INTERVAL * warned - waited, 0.001))
-        return min(limits, default=None)
+    def _go_on(
+        self, attempt: Any, problem: QueueTimeout | QueueShutDown, timeout: float | None, indefinite: bool, cancel: Any
+    ) -> Any:
+        interval = None if indefinite else VLLM_RINGBUFFER_WARNING_INTERVAL
+        return go_on(attempt, problem, timeout, interval, self._warn, cancel)
 
     def _warn(self, problem: QueueTimeout) -> None:
         """A writer that waits is in need of somebody; a reader may just have nothing to do."""
         level = logging.WARNING if self._is_writer else logging.INFO
         logger.log(level, LONG_WAIT_TIME_LOG_MSG + " %s", VLLM_RINGBUFFER_WARNING_INTERVAL, problem)
-
-
-@contextmanager
-def _as_cancelled() -> Iterator[None]:
-    try:
-        yield
-    except QueueShutDown as end:
-        raise QueueShutDown("cancelled", operation=end.operation) from end
