@@ -55,6 +55,8 @@ impl SharedMemory {
     /// Python's: `view` is valid, and given back by `PyBuffer_Release`.
     unsafe fn __getbuffer__(slf: Bound<'_, Self>, view: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {
         let segment = &slf.get().0;
+        // In a forked child it is not mapped.
+        segment.read(0, &mut []).map_err(|error| raised(slf.py(), &error))?;
         let length = isize::try_from(segment.len())?;
         // SAFETY: `view` is valid (the caller); the segment has that many bytes at its address and lives as long as this
         // object, to which the view holds a reference.

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import traceback
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from unisono.vllm import Handle, MessageQueue
 
 PATIENCE = 60.0
@@ -20,6 +22,22 @@ def pair(**options: Any) -> tuple[MessageQueue, MessageQueue]:
     writer.wait_until_ready(PATIENCE)
     reader.wait_until_ready(PATIENCE)
     return writer, reader
+
+
+def remote_pair(ip: str = "127.0.0.1", rank: int = -1) -> tuple[MessageQueue, MessageQueue]:
+    writer = MessageQueue(1, 0, connect_ip=ip)
+    reader = MessageQueue.create_from_handle(writer.export_handle(), rank)
+    writer.wait_until_ready(PATIENCE)
+    reader.wait_until_ready(PATIENCE)
+    return writer, reader
+
+
+SIDES = pytest.mark.parametrize("sides", [pair, remote_pair], ids=["here", "elsewhere"])
+
+OBJECTS = [
+    None, 12345, "text", b"bytes", [1, [2, {"three": (4,)}]], b"x" * 70_000, "y" * 3_000_000, re.compile("a+b"), list(range(100_000)),
+]  # fmt: skip
+
 
 
 class Child:

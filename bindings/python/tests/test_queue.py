@@ -54,7 +54,7 @@ def test_a_message_lies_in_place_as_long_as_its_object_lives() -> None:
         message.release()
     with pytest.raises(queue.QueueTimeout):  # its room is not given back while it lives
         writer.send(b"next", 0.01)
-    with pytest.raises(queue.QueueBusy):
+    with pytest.raises(queue.QueueHeld):
         reader.recv(0)
     del message
     gc.collect()
@@ -222,12 +222,35 @@ def test_other_threads_run_while_one_waits() -> None:
     assert received == [b"at last"]
 
 
+def test_a_thread_that_finds_another_one_waiting_has_a_time_out_too() -> None:
+    writer, [reader] = sides()
+    received: list[bytes] = []
+    thread = threading.Thread(target=lambda: received.append(reader.recv_bytes(PATIENCE)))
+    thread.start()
+    while True:
+        try:
+            reader.recv_bytes(0.02)
+        except queue.QueueBusy as busy:
+            assert isinstance(busy, TimeoutError)
+            break
+        except queue.QueueTimeout:  # the other one has not begun
+            continue
+    writer.send(b"for the first")
+    thread.join(PATIENCE)
+    assert received == [b"for the first"]
+
+
 def test_a_forked_child_is_told_and_its_parent_goes_on() -> None:
     writer, [reader] = sides()
+    writer.send(b"held")
+    message = reader.recv(0)
     pid = os.fork()
     if pid == 0:
         status = 1
         try:
+            with pytest.raises(BufferError, match="forked"):
+                message.view()
+            message.release()
             for attempt in (lambda: writer.send(b"x"), lambda: reader.recv_bytes(0)):
                 with pytest.raises(queue.QueueForked):
                     attempt()
@@ -238,6 +261,8 @@ def test_a_forked_child_is_told_and_its_parent_goes_on() -> None:
         finally:
             os._exit(status)
     assert os.waitpid(pid, 0)[1] == 0
+    assert message.to_bytes() == b"held"
+    message.release()
     writer.send(b"still here")
     assert reader.recv_bytes(0) == b"still here"
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 from . import _errors
-from ._errors import Error, Forked, InvalidArgument, PeerDied, PeerLeft
+from ._errors import Busy, Error, Forked, InvalidArgument, PeerDied, PeerLeft
 
 Role = Literal["writer", "reader"]
 Presence = Literal["awaited", "alive", "left", "dead", "broken", "unreachable", "unknown"]
@@ -163,7 +163,11 @@ class QueueClosed(QueueError):
     operation: str
 
 
-class QueueBusy(QueueError):
-    """A message or slot of this side is still held, or another thread's call took as long as this one may wait."""
+class QueueHeld(QueueError):
+    """The last message or slot of this side is still held."""
 
     operation: str
+
+
+class QueueBusy(QueueError, Busy):
+    """Another thread's call took as long as this one may wait."""

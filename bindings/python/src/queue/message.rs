@@ -24,6 +24,8 @@ pub(crate) struct QueueMessage {
     /// How many views there are of it.
     views: AtomicUsize,
     number: u64,
+    /// Where it is mapped.
+    process: u32,
 }
 
 /// The order matters: the message is dropped, and so taken, before the reader is put back.
@@ -36,7 +38,8 @@ impl QueueMessage {
     pub(super) fn new(held: Held) -> Self {
         held.reader.keep_for_guard();
         let number = held.message.number();
-        QueueMessage { held: Mutex::new(Some(held)), views: AtomicUsize::new(0), number }
+        let (views, process) = (AtomicUsize::new(0), std::process::id());
+        QueueMessage { held: Mutex::new(Some(held)), views, number, process }
     }
 
     fn end(&self) -> PyResult<Option<Held>> {
@@ -126,6 +129,9 @@ impl QueueMessage {
     /// Python's: `view` is valid, and given back by `PyBuffer_Release`.
     unsafe fn __getbuffer__(slf: Bound<'_, Self>, view: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {
         let this = slf.get();
+        if this.process != std::process::id() {
+            return Err(PyBufferError::new_err("this process was forked from the one that has the message"));
+        }
         let (start, length) = this
             .with(|message| (message.as_ptr(), message.len()))
             .map_err(|_| PyBufferError::new_err("the message was released"))?;

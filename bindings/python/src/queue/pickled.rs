@@ -16,7 +16,7 @@ const OUT_OF_BAND: usize = 1 << 20;
 /// Bytes objects from here on are held instead of copied.
 const LONG: usize = 32 << 10;
 /// More than this is not kept for the next message.
-const MOST_KEPT: usize = 256 << 10;
+const MOST_KEPT: usize = 2 << 20;
 
 /// Takes what a pickler writes; see `Pickled` in `_core.pyi`.
 #[pyclass(frozen, module = "unisono._core")]
@@ -104,11 +104,12 @@ impl Pickled {
         }
         // Of others nobody knows how long they stay.
         let buffer = PyBuffer::<u8>::get(data)?;
-        let copy = buffer.to_vec(data.py())?;
         let mut contents = self.0.lock();
-        contents.gathered.extend_from_slice(&copy);
+        let (begin, bytes) = (contents.gathered.len(), buffer.len_bytes());
+        contents.gathered.resize(begin + bytes, 0);
+        buffer.copy_to_slice(data.py(), contents.gathered.get_mut(begin..).unwrap_or_default())?;
         contents.gather();
-        Ok(copy.len())
+        Ok(bytes)
     }
 
     /// Whether the buffer is to be pickled in band.

@@ -23,6 +23,8 @@ pub(crate) struct QueueSlot {
     views: AtomicUsize,
     /// How many messages the writer has sent.
     sent: Arc<AtomicU64>,
+    /// Where it is mapped.
+    process: u32,
 }
 
 /// The order matters: the slot is dropped before the writer is put back.
@@ -35,7 +37,7 @@ impl QueueSlot {
     pub(super) fn new(slot: Slot<'static>, writer: Loan<Writer>, sent: Arc<AtomicU64>) -> Self {
         writer.keep_for_guard();
         let held = Mutex::new(Some(Held { slot, _writer: writer }));
-        QueueSlot { held, views: AtomicUsize::new(0), sent }
+        QueueSlot { held, views: AtomicUsize::new(0), sent, process: std::process::id() }
     }
 
     fn end(&self) -> PyResult<Option<Held>> {
@@ -79,6 +81,9 @@ impl QueueSlot {
     /// Python's: `view` is valid, and given back by `PyBuffer_Release`.
     unsafe fn __getbuffer__(slf: Bound<'_, Self>, view: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {
         let this = slf.get();
+        if this.process != std::process::id() {
+            return Err(PyBufferError::new_err("this process was forked from the one that has the slot"));
+        }
         let mut held = this.held.lock();
         let Some(held) = &mut *held else {
             return Err(PyBufferError::new_err("the slot was committed or discarded"));

@@ -50,6 +50,7 @@ class ShmRingBuffer:
     def __init__(self, n_reader: int, max_chunk_bytes: int, max_chunks: int, name: str | None = None) -> None:
         self._measure(n_reader, max_chunk_bytes, max_chunks)
         self.is_creator = name is None
+        self._process = os.getpid()
         if name is None:
             from . import shm_broadcast
 
@@ -96,6 +97,10 @@ class ShmRingBuffer:
         if not 0 <= index < self.max_chunks:
             raise IndexError(f"chunk {index} of {self.max_chunks}")
         start = offset + index * size
+        if self._process != os.getpid():
+            # A forked child does not have the memory mapped, and knows its name.
+            self.shared_memory = SharedMemory(self.shared_memory.name)
+            self._process = os.getpid()
         with self.shared_memory.buf as all_of_it, all_of_it[start : start + size] as part:
             yield part
 
