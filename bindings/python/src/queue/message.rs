@@ -59,6 +59,26 @@ impl QueueMessage {
     }
 }
 
+/// Counts as a view of a message: it stays meanwhile.
+struct View<'m>(&'m QueueMessage);
+
+impl<'m> View<'m> {
+    fn of(message: &'m QueueMessage) -> Self {
+        message.views.fetch_add(1, Ordering::Relaxed);
+        View(message)
+    }
+}
+
+impl Drop for View<'_> {
+    fn drop(&mut self) {
+        self.0.views.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn forked() -> PyErr {
+    PyBufferError::new_err("this process was forked from the one that has the message")
+}
+
 #[pymethods]
 impl QueueMessage {
     fn __len__(&self) -> PyResult<usize> {
@@ -100,18 +120,26 @@ impl QueueMessage {
     /// What `send_pickled` made: whether it was longer than a chunk, its first part in place, and copies of the others.
     fn parts<'py>(slf: &Bound<'py, Self>) -> PyResult<(bool, Bound<'py, PyAny>, Bound<'py, PyList>)> {
         let (py, this) = (slf.py(), slf.get());
-        let plan = this.with(|message| wire::find(message))?;
+        if this.process != std::process::id() {
+            return Err(forked());
+        }
+        let (plan, contents) =
+            this.with(|message| (wire::find(message), wire::Bytes::of_message(message)))?;
         let plan = plan.map_err(|problem| malformed(py, this.number, problem))?;
+        // What is copied without the interpreter must not be taken by another thread meanwhile.
+        let _view = View::of(this);
         let copies = PyList::empty(py);
         for part in &plan.others {
             let copy = PyByteArray::new(py, &[]);
             copy.resize(part.len())?;
             // SAFETY: it was made here, and nobody else has it before it is in the list that is returned.
             let into = unsafe { copy.as_bytes_mut() };
-            this.with(|message| {
-                let mut copy_out = || wire::copy_from(message, part.start, into);
-                if part.len() > MUCH { py.detach(copy_out) } else { copy_out() }
-            })?;
+            let mut copy_out = || contents.copy_at(part.start, into);
+            if part.len() > MUCH {
+                py.detach(copy_out)
+            } else {
+                copy_out()
+            }
             copies.append(copy)?;
         }
         let all = PyMemoryView::from(slf)?;
@@ -130,7 +158,7 @@ impl QueueMessage {
     unsafe fn __getbuffer__(slf: Bound<'_, Self>, view: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {
         let this = slf.get();
         if this.process != std::process::id() {
-            return Err(PyBufferError::new_err("this process was forked from the one that has the message"));
+            return Err(forked());
         }
         let (start, length) = this
             .with(|message| (message.as_ptr(), message.len()))

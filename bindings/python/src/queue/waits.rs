@@ -11,9 +11,12 @@ use unisono::queue::{Error, Result};
 
 use crate::signals;
 
+/// What is longer, in seconds, has no end: 30 years.
+const FOR_EVER: f64 = 1e9;
+
 /// Seconds as Python has them: `None` and infinity are without end, what is negative is zero.
 pub(super) fn patience(seconds: Option<f64>) -> Option<Duration> {
-    let seconds = seconds.filter(|seconds| *seconds != f64::INFINITY)?;
+    let seconds = seconds.filter(|seconds| *seconds < FOR_EVER || seconds.is_nan())?;
     Some(Duration::try_from_secs_f64(seconds).unwrap_or_default())
 }
 

@@ -45,8 +45,24 @@ impl Bytes {
         Bytes { start: slice.as_ptr().expose_provenance(), bytes: slice.len() }
     }
 
+    /// A message's contents, to be used as long as it is not taken, in the process that received it.
+    pub(super) fn of_message(message: &Message<'_>) -> Self {
+        Bytes { start: message.as_ptr().expose_provenance(), bytes: message.len() }
+    }
+
     pub(super) fn len(self) -> usize {
         self.bytes
+    }
+
+    /// Copy what lies from `offset` on to `into`, as much as there is. Who wrote a message could change it meanwhile: no reference to
+    /// it is made.
+    pub(super) fn copy_at(self, offset: usize, into: &mut [u8]) {
+        let offset = offset.min(self.bytes);
+        let bytes = into.len().min(self.bytes - offset);
+        // SAFETY: `bytes` bytes from `offset` on lie inside what is kept in place there (`of_message`), and `into` is nobody else's.
+        unsafe {
+            std::ptr::copy_nonoverlapping(at::<u8>(self.start).add(offset), into.as_mut_ptr(), bytes);
+        }
     }
 
     /// Copy them into the slot. Python's other threads may write the memory meanwhile: no reference to it is made.
