@@ -34,6 +34,31 @@ pub(super) struct Held {
     pub(super) reader: Loan<Reader>,
 }
 
+impl Held {
+    /// A copy of the message's bytes from `start` to `end`. One for which there is no memory stays the next message.
+    pub(super) fn copied<'py>(
+        self,
+        py: Python<'py>,
+        start: usize,
+        end: usize,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let copy = PyBytes::new_with(py, end.saturating_sub(start), |into| {
+            wire::copy_from(&self.message, start, into);
+            Ok(())
+        });
+        if copy.is_err() {
+            self.keep();
+        }
+        copy
+    }
+
+    fn keep(self) {
+        let Held { message, reader } = self;
+        message.keep();
+        drop(reader);
+    }
+}
+
 impl QueueMessage {
     pub(super) fn new(held: Held) -> Self {
         held.reader.keep_for_guard();
@@ -111,9 +136,7 @@ impl QueueMessage {
 
     /// Do not take it: it stays the next message.
     fn keep(&self) -> PyResult<()> {
-        if let Some(Held { message, reader: _reader }) = self.end()? {
-            message.keep();
-        }
+        self.end()?.into_iter().for_each(Held::keep);
         Ok(())
     }
 

@@ -98,11 +98,9 @@ impl QueueReader {
     /// A copy of the next message.
     #[pyo3(signature = (timeout=None))]
     fn recv_bytes<'py>(&self, py: Python<'py>, timeout: Option<f64>) -> PyResult<Bound<'py, PyBytes>> {
-        let Held { message, reader: _reader } = self.next_message(py, timeout)?;
-        PyBytes::new_with(py, message.len(), |into| {
-            message.copy_to(into);
-            Ok(())
-        })
+        let held = self.next_message(py, timeout)?;
+        let bytes = held.message.len();
+        held.copied(py, 0, bytes)
     }
 
     /// The next message that `send_pickled` sent: a copy of its only part, if that is short; otherwise the message.
@@ -110,13 +108,7 @@ impl QueueReader {
     fn recv_pickled<'py>(&self, py: Python<'py>, timeout: Option<f64>) -> PyResult<Bound<'py, PyAny>> {
         let held = self.next_message(py, timeout)?;
         match wire::short_main(&held.message) {
-            Some(main) => {
-                let copy = PyBytes::new_with(py, main.len(), |into| {
-                    wire::copy_from(&held.message, main.start, into);
-                    Ok(())
-                })?;
-                Ok(copy.into_any())
-            }
+            Some(main) => Ok(held.copied(py, main.start, main.end)?.into_any()),
             None => Ok(Bound::new(py, QueueMessage::new(held))?.into_any()),
         }
     }
