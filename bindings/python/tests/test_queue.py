@@ -39,6 +39,19 @@ def test_every_reader_gets_every_message_in_order() -> None:
     assert received == [messages] * 3 and writer.messages == len(messages)
 
 
+def test_anything_contiguous_is_sent_and_nothing_else() -> None:
+    writer, [reader] = sides()
+    numbers = np.arange(6, dtype=np.float64).reshape(2, 3)
+    for data in (numbers, memoryview(b"view"), bytearray(b"array")):
+        writer.send(data)
+        assert reader.recv_bytes(0) == bytes(data)
+    for wrong in (numbers.T, numbers[:, ::2]):
+        with pytest.raises(BufferError):
+            writer.send(wrong)
+    with pytest.raises(TypeError):
+        writer.send("text")
+
+
 def test_a_message_lies_in_place_as_long_as_its_object_lives() -> None:
     writer, [reader] = sides(max_chunks=1)
     with writer.reserve(8).view() as view:

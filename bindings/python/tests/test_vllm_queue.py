@@ -45,6 +45,17 @@ def test_arrays_and_tensors_arrive_writable_and_the_receivers_own(sides: Any, le
             assert array[0] == 0
 
 
+@pytest.mark.parametrize("length", [1, 100, 8_000, 16_000, 131_071, 131_072, 200_000])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_arrays_of_other_types_and_orders(length: int, order: Any) -> None:
+    writer, reader = pair()
+    array = np.asarray(np.arange(length * 3, dtype=np.int64).reshape(length, 3), order=order)
+    for value in (array, array.astype(np.uint16), array.astype(">f8"), array.astype("M8[ns]"), array > 5, array[::2]):
+        writer.enqueue(value)
+        received = reader.dequeue(PATIENCE)
+        assert received.dtype == value.dtype and np.array_equal(received, value)
+
+
 def test_what_was_received_stays_when_its_room_is_used_again() -> None:
     writer, reader = pair(max_chunk_bytes=2 << 20, max_chunks=1)
     kept = []

@@ -4,7 +4,7 @@
 //! gathered; long bytes objects and large buffers are held and copied once, into the message.
 
 use parking_lot::Mutex;
-use pyo3::buffer::PyBuffer;
+use pyo3::buffer::PyUntypedBuffer;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -29,7 +29,7 @@ pub(super) struct Contents {
     gathered: Vec<u8>,
     /// The main part's pieces, in order.
     pieces: Vec<Piece>,
-    buffers: Vec<PyBuffer<u8>>,
+    buffers: Vec<PyUntypedBuffer>,
 }
 
 enum Piece {
@@ -103,19 +103,20 @@ impl Pickled {
             return Ok(slice.len());
         }
         // Of others nobody knows how long they stay.
-        let buffer = PyBuffer::<u8>::get(data)?;
+        let buffer = PyUntypedBuffer::get(data)?;
+        let from = Bytes::of(&buffer)?;
         let mut contents = self.0.lock();
-        let (begin, bytes) = (contents.gathered.len(), buffer.len_bytes());
-        contents.gathered.resize(begin + bytes, 0);
-        buffer.copy_to_slice(data.py(), contents.gathered.get_mut(begin..).unwrap_or_default())?;
+        let begin = contents.gathered.len();
+        contents.gathered.resize(begin + from.len(), 0);
+        from.copy_at(0, contents.gathered.get_mut(begin..).unwrap_or_default());
         contents.gather();
-        Ok(bytes)
+        Ok(from.len())
     }
 
     /// Whether the buffer is to be pickled in band.
     fn __call__(&self, buffer: &Bound<'_, PyAny>) -> PyResult<bool> {
         let raw = buffer.call_method0(intern!(buffer.py(), "raw"))?;
-        let raw = PyBuffer::<u8>::get(&raw)?;
+        let raw = PyUntypedBuffer::get(&raw)?;
         if raw.len_bytes() < OUT_OF_BAND {
             return Ok(true);
         }

@@ -14,7 +14,7 @@
 use std::ops::Range;
 use std::ptr::with_exposed_provenance as at;
 
-use pyo3::buffer::PyBuffer;
+use pyo3::buffer::PyUntypedBuffer;
 use pyo3::exceptions::{PyBufferError, PyOverflowError};
 use pyo3::prelude::*;
 use unisono::queue::{Message, Slot};
@@ -32,9 +32,9 @@ pub(super) struct Bytes {
 }
 
 impl Bytes {
-    /// The contents of a buffer, to be used as long as it is held.
-    pub(super) fn of(buffer: &PyBuffer<u8>) -> PyResult<Self> {
-        if !buffer.is_c_contiguous() {
+    /// The contents of a buffer, in the order in which they lie in memory, to be used as long as it is held.
+    pub(super) fn of(buffer: &PyUntypedBuffer) -> PyResult<Self> {
+        if !buffer.is_c_contiguous() && !buffer.is_fortran_contiguous() {
             return Err(PyBufferError::new_err("the buffer is not contiguous: pass a copy that is"));
         }
         Ok(Bytes { start: buffer.buf_ptr().expose_provenance(), bytes: buffer.len_bytes() })

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use pyo3::buffer::PyBuffer;
-use pyo3::exceptions::PyValueError;
+use pyo3::buffer::PyUntypedBuffer;
+use pyo3::exceptions::{PyBufferError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 use unisono::queue::{self, WhenGone, Writer, WriterControl};
@@ -150,8 +150,12 @@ impl QueueWriter {
     }
 
     #[pyo3(signature = (data, timeout=None))]
-    fn send(&self, py: Python<'_>, data: PyBuffer<u8>, timeout: Option<f64>) -> PyResult<()> {
-        let from = wire::Bytes::of(&data)?;
+    fn send(&self, py: Python<'_>, data: &Bound<'_, PyAny>, timeout: Option<f64>) -> PyResult<()> {
+        let buffer = PyUntypedBuffer::get(data)?;
+        if !buffer.is_c_contiguous() {
+            return Err(PyBufferError::new_err("send: data is not contiguous: pass a copy that is"));
+        }
+        let from = wire::Bytes::of(&buffer)?;
         self.send_filled(py, from.len(), timeout, |slot| from.write_to(slot, 0))
     }
 
