@@ -19,7 +19,7 @@ pub(super) fn unavailable(py: Python<'_>, operation: &str, why: Unavailable) -> 
     let (name, problem) = match why {
         Unavailable::Closed => ("QueueClosed", "this side of the queue was closed"),
         Unavailable::Held => (
-            "QueueBusy",
+            "QueueHeld",
             "the last message or slot is still held: release it, and what was made over it, first",
         ),
         Unavailable::Busy => ("QueueBusy", "another thread's call took as long as this one may wait"),

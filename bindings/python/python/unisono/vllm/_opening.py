@@ -13,7 +13,8 @@ from .._core import QueueReader, QueueWriter
 from .._queue_errors import QueueElsewhere, QueueError, QueueMeeting, QueueRankTaken
 from ._handle import BufferHandle, Handle
 
-_MOST_RING_BYTES = 4 << 20
+# Long messages that follow one another lie in different places: writing what the reader has just read costs twice as much.
+_MOST_RING_BYTES = 16 << 20
 _LEAST_RING_BYTES = 64 << 10
 
 
