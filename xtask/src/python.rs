@@ -5,7 +5,7 @@
 //! no GPU: about 4 GB, fetched once.
 
 use std::env;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
@@ -42,7 +42,9 @@ pub(crate) fn run(workspace: &Workspace, torch: Torch, count: &mut Count) -> Res
     let sglang = pip::unpacked_wheel(workspace, &sglang, "sglang-0.5.23")?;
     let package = workspace.root.join("bindings/python");
     install(workspace, &python, &package)?;
+    let (source, packages) = vllm(workspace, &python)?;
     let mut command = workspace.command(&python);
+    command.env("UNISONO_VLLM_SOURCE", source).env("UNISONO_VLLM_PACKAGES", packages);
     // Not in the package's folder, where its uncompiled half would be imported.
     command
         .env("UNISONO_SGLANG_SOURCE", sglang)
@@ -53,6 +55,15 @@ pub(crate) fn run(workspace: &Workspace, torch: Torch, count: &mut Count) -> Res
         command.arg("--ignore").arg(package.join("tests/test_conformance.py"));
     }
     step::run(&mut command, count).context("the tests of the Python package")
+}
+
+/// vLLM's Python source, of which tests of the queue run, unmodified, and the packages that it needs to be imported: no engine, no GPU.
+fn vllm(workspace: &Workspace, python: &Path) -> Result<(PathBuf, PathBuf)> {
+    let archive = workspace.root.join("bench/peers/vllm.txt");
+    let source = pip::source_files(workspace, &archive, "*.py", "vllm-0.33.0-python")?;
+    let requirements = workspace.root.join("xtask/vllm-requirements.txt");
+    let packages = pip::packages(workspace, python, &requirements, "vllm-0.33.0-packages")?;
+    Ok((source, packages))
 }
 
 /// As a user would, but for the build system, which the environment holds.

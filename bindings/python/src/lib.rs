@@ -9,11 +9,13 @@
 //! | `tensor`, `dlpack`, `element` | where an object's memory lies, and what is in it |
 //! | `fold` | several tensors of this process folded into one, with the library's arithmetic |
 //! | `registered` | memory that all ranks have mapped |
+//! | `segment` | named shared memory |
 //! | `work` | operations that were started and are waited for later |
 //! | `exits` | started operations when the interpreter ends |
 //! | `errors` | the library's errors as Python exceptions |
 //! | `signals` | Ctrl-C during a wait |
 //! | `interpreter` | taking the interpreter's lock where torch may have let go of it |
+//! | `queue` | the message queue |
 //! | `records` | the library's log events, on their way to Python's `logging` |
 //! | `shim/` | operators of torch's in Rust, through its stable C interface |
 //! | `sgl/` | SGLang's shared-memory operators |
@@ -33,6 +35,10 @@ mod records;
 mod registered;
 mod sgl;
 mod shim;
+mod queue;
+mod records;
+mod registered;
+mod segment;
 mod signals;
 mod tensor;
 mod transfers;
@@ -53,6 +59,7 @@ mod _core {
     use super::exits::end_started;
     #[pymodule_export]
     use super::fold::fold;
+    use super::queue::{Pickled, QueueHandle, QueueMessage, QueueReader, QueueSlot, QueueWriter};
     #[pymodule_export]
     use super::records::{collect_records, next_record};
     #[pymodule_export]
@@ -61,6 +68,7 @@ mod _core {
     use super::sgl::{shm_adopt, shm_register, shm_release, shm_schemas};
     #[pymodule_export]
     use super::shim::{caller, take_failure};
+    use super::segment::{SharedMemory, check_headroom};
     #[pymodule_export]
     use super::work::Work;
     use pyo3::prelude::*;

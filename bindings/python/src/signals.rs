@@ -14,6 +14,7 @@ use crate::interpreter::attached;
 
 thread_local! {
     static IS_READY: Cell<bool> = const { Cell::new(false) };
+    static IS_ASKED: Cell<bool> = const { Cell::new(false) };
     static RAISED: RefCell<Option<PyErr>> = const { RefCell::new(None) };
 }
 
@@ -37,9 +38,15 @@ fn make_ready_once(py: Python<'_>) -> PyResult<()> {
     let main = threading.call_method0(intern!(py, "main_thread"))?.getattr(intern!(py, "ident"))?;
     if threading.call_method0(intern!(py, "get_ident"))?.eq(main)? {
         interrupt::ask_on_this_thread(Some(wants_to_stop));
+        IS_ASKED.set(true);
     }
     IS_READY.set(true);
     Ok(())
+}
+
+/// Whether this thread, which was made ready, is the one that Python runs handlers on.
+pub(crate) fn is_asked() -> bool {
+    IS_ASKED.get()
 }
 
 /// Let Python run the handlers of the signals that came; yes if one of them raised.

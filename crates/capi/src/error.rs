@@ -210,7 +210,7 @@ impl Record {
                 self.about(*rank, *pid);
                 self.reported(*reported_by);
             }
-            Error::PeerLeft { rank, pid, call, number } => {
+            Error::PeerLeft { rank, pid, call, number, .. } => {
                 self.during(call, *number);
                 self.about(*rank, *pid);
             }

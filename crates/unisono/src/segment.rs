@@ -58,14 +58,24 @@ impl Segment {
     /// [`Error::Segment`] if the name exists already (naming its creator, where that can be known) or cannot be one;
     /// [`Error::OutOfMemory`] if there is too little memory.
     pub fn create_named(name: &str, contents: &[u8]) -> Result<Segment> {
-        let segment = Segment::create_named_zeroed(name, contents.len())?;
+        let segment = Segment::create_unpublished(name, contents.len())?;
         segment.write(0, contents)?;
         segment.publish();
         Ok(segment)
     }
 
+    /// Create a named segment of `bytes` zero bytes, for this user alone (mode 0600).
+    ///
+    /// # Errors
+    /// As [`Segment::create_named`].
+    pub fn create_named_zeroed(name: &str, bytes: usize) -> Result<Segment> {
+        let segment = Segment::create_unpublished(name, bytes)?;
+        segment.publish();
+        Ok(segment)
+    }
+
     /// Create a named segment of `bytes` zero bytes and leave it unpublished until the contents are there.
-    fn create_named_zeroed(name: &str, bytes: usize) -> Result<Segment> {
+    fn create_unpublished(name: &str, bytes: usize) -> Result<Segment> {
         let total =
             bytes.checked_add(HEADER_BYTES).ok_or_else(|| problem(name, "its size does not fit memory"))?;
         check_headroom(&format!("segment {name}"), total)?;
@@ -262,8 +272,11 @@ fn size_of_file(memory: &OwnedFd, name: &str) -> Result<usize> {
     usize::try_from(size).map_err(|error| problem(name, error))
 }
 
-/// Above a cgroup's limit the kernel kills instead of failing: compare first.
-pub(crate) fn check_headroom(what: &str, bytes: usize) -> Result<()> {
+/// See that `bytes` more bytes may be had for `what`: above a cgroup's limit the kernel kills instead of failing, so compare first.
+///
+/// # Errors
+/// [`Error::OutOfMemory`] with both numbers, and what sets the limit.
+pub fn check_headroom(what: &str, bytes: usize) -> Result<()> {
     let headroom = unisono_os::memory_limit::headroom();
     if bytes as u64 <= headroom.bytes {
         return Ok(());

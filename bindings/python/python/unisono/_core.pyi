@@ -3,6 +3,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Generic, Literal, Self, TypeVar, final, overload
 
 from ._errors import PeerStatus
+from ._queue_errors import ReaderStatus
 
 # A torch tensor on the host, a numpy array, or anything with the buffer protocol or DLPack; contiguous.
 _T = TypeVar("_T")
@@ -264,3 +265,169 @@ def take_failure(text: str) -> BaseException | None:
 
 def caller(operator: Callable[..., Any]) -> Callable[..., Any]:
     """A function that calls a compiled operator of torch's, and raises what its kernel meant."""
+
+@final
+class QueueHandle:
+    """What a reader finds its queue's writer with. Picklable; with readers elsewhere it holds their key."""
+
+    def __new__(cls, data: bytes) -> Self: ...
+    def to_bytes(self) -> bytes: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __ne__(self, other: object, /) -> bool: ...
+    __hash__: None  # type: ignore[assignment]
+    @property
+    def name(self) -> str:
+        """A short name of the queue, for messages."""
+    @property
+    def nonce(self) -> bytes:
+        """What tells this queue from every other."""
+    @property
+    def writer_rank(self) -> int: ...
+    @property
+    def local_ranks(self) -> list[int]: ...
+    @property
+    def remote_ranks(self) -> list[int]: ...
+    @property
+    def remote_address(self) -> tuple[str, int] | None:
+        """The ip and port at which readers elsewhere find the writer."""
+    @property
+    def remote_key(self) -> bytes | None:
+        """What both sides sign with: for readers that are not of this library."""
+
+@final
+class QueueWriter:
+    """The side of a queue that writes. Dropped, it says goodbye; readers still get everything that was sent.
+
+    - `reader_ranks`, `remote_ranks`: who may read, in this machine's memory and over tcp; `connect_ip` is this machine's address for
+      the latter. `rank` is the writer's own, for messages.
+    - `ring_bytes`: the ring's length, 4 MiB by default. A message of more than `max_chunk_bytes`, by default and at most a quarter of
+      the ring, has memory of its own. At most `max_chunks` messages are unread by anybody before sending waits.
+    - `when_gone`: what becomes of the queue when a reader is: `"fail"`, `"go_on"` without it, or `"await_return"`.
+    - `directory`: listen at a socket file there, too, for readers in other network namespaces.
+
+    Time-outs are seconds; `None` is for ever, 0 does not wait. A `QueueTimeout` names those who are too far behind. It may be used
+    from several threads, one call at a time.
+    """
+
+    def __new__(
+        cls,
+        reader_ranks: Sequence[int],
+        *,
+        remote_ranks: Sequence[int] | None = None,
+        rank: int = 0,
+        ring_bytes: int | None = None,
+        max_chunks: int | None = None,
+        max_chunk_bytes: int | None = None,
+        when_gone: Literal["fail", "go_on", "await_return"] = "fail",
+        connect_ip: str | None = None,
+        directory: str | None = None,
+    ) -> Self: ...
+    @property
+    def handle(self) -> QueueHandle: ...
+    @property
+    def messages(self) -> int:
+        """How many messages have been sent."""
+    def readers(self) -> list[ReaderStatus]:
+        """What is known of every reader."""
+    def wait_until_ready(self, timeout: float | None = None) -> None: ...
+    def send(self, data: Any, timeout: float | None = None) -> None:
+        """Send a copy of the bytes of `data`, anything contiguous with the buffer protocol."""
+    def send_pickled(self, pickled: Pickled, chunk_bytes: int, timeout: float | None = None) -> None:
+        """Send what was pickled; it stays in `pickled` until that is cleared. From `chunk_bytes` on the message is marked."""
+    def reserve(self, size: int, timeout: float | None = None) -> QueueSlot:
+        """Room for a message of `size` bytes, to be filled in place. Until it is committed or discarded there is no other call."""
+    def cancel(self) -> None:
+        """End the wait that is under way with `QueueCancelled`, from another thread."""
+    def shut_down(self) -> None:
+        """End every wait of this side with `QueueShutDown`, now and from now on, from any thread."""
+    def close(self) -> None: ...
+
+@final
+class QueueSlot:
+    """Room for one message, with the buffer protocol. Dropped, it never was. What is not written is whatever stood there."""
+
+    def __len__(self) -> int: ...
+    if sys.version_info >= (3, 12):
+        def __buffer__(self, flags: int, /) -> memoryview: ...
+
+    def view(self) -> memoryview:
+        """Its bytes, to be written."""
+    def commit(self) -> None:
+        """Send it. `BufferError` while there are views of it."""
+    def discard(self) -> None: ...
+
+@final
+class QueueReader:
+    """The side of a queue that reads; `timeout` is how long the writer may take to let it in, 30 s by default. Dropped, it leaves.
+
+    Time-outs are as a writer's. What was sent before the writer left or died is received before that is told.
+    """
+
+    def __new__(cls, handle: QueueHandle, rank: int, *, timeout: float | None = None) -> Self: ...
+    @property
+    def rank(self) -> int: ...
+    @property
+    def next_number(self) -> int:
+        """The number of the message after the last one that was received; 0 before the first."""
+    def wait_until_ready(self, timeout: float | None = None) -> None:
+        """Wait until every reader of the queue has come."""
+    def recv(self, timeout: float | None = None) -> QueueMessage:
+        """The next message, where it lies. Until it is released or kept there is no other call."""
+    def recv_bytes(self, timeout: float | None = None) -> bytes: ...
+    def recv_pickled(self, timeout: float | None = None) -> bytes | QueueMessage:
+        """The next message of `send_pickled`: a copy of its only part, if that is short; otherwise the message."""
+    def cancel(self) -> None: ...
+    def shut_down(self) -> None: ...
+    def close(self) -> None: ...
+
+@final
+class QueueMessage:
+    """A message where it lies, with the buffer protocol, for reading. Dropped, it is taken, and its room goes back to the writer.
+
+    It lives as long as there are views of it.
+    """
+
+    def __len__(self) -> int: ...
+    if sys.version_info >= (3, 12):
+        def __buffer__(self, flags: int, /) -> memoryview: ...
+
+    @property
+    def number(self) -> int:
+        """The same for every reader; the queue's first message is 0."""
+    def view(self) -> memoryview:
+        """Its bytes, to be read."""
+    def to_bytes(self) -> bytes: ...
+    def parts(self) -> tuple[bool, memoryview, list[bytearray]]:
+        """Of `send_pickled`: whether it is marked, the pickle where it lies, and copies of the buffers beside it."""
+    def release(self) -> None:
+        """Take it. `BufferError` while there are views of it."""
+    def keep(self) -> None:
+        """Do not take it: it stays the next message."""
+
+@final
+class Pickled:
+    """A pickler's file, and its `buffer_callback`: buffers of a MiB and more are left beside the pickle."""
+
+    def __new__(cls) -> Self: ...
+    def write(self, data: Any) -> int: ...
+    def __call__(self, buffer: Any) -> bool: ...
+    def clear(self) -> None: ...
+
+@final
+class SharedMemory:
+    """Named shared memory, with the buffer protocol: made with a `size`, opened without. The name stays until it is unlinked."""
+
+    def __new__(cls, name: str, size: int | None = None) -> Self: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def buf(self) -> memoryview: ...
+    def __len__(self) -> int: ...
+    if sys.version_info >= (3, 12):
+        def __buffer__(self, flags: int, /) -> memoryview: ...
+
+    def unlink(self) -> None: ...
+
+def check_headroom(what: str, size: int) -> None: ...

@@ -81,13 +81,18 @@ impl<'r> Message<'r> {
     /// Copy its beginning, as much as fits; gives how much that was. In a forked child that is nothing.
     #[inline]
     pub fn copy_to(&self, into: &mut [u8]) -> usize {
+        self.copy_at(0, into)
+    }
+
+    /// Copy what begins at `offset`, as much as there is and fits; gives how much that was. In a forked child that is nothing.
+    #[inline]
+    pub fn copy_at(&self, offset: usize, into: &mut [u8]) -> usize {
         if self.born.crossed_fork() {
             return 0;
         }
-        let contents = self.contents();
-        let bytes = contents.len().min(into.len());
+        let contents = self.contents().part(offset, into.len());
         copy(Target::of(into), contents);
-        bytes
+        contents.len()
     }
 
     /// A copy of it; empty in a forked child.

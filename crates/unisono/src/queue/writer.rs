@@ -85,6 +85,11 @@ impl WriterControl {
         }
     }
 
+    /// What is known of every reader, whatever the writer is doing; in a forked child, nothing.
+    pub fn readers(&self) -> Vec<ReaderStatus> {
+        if self.born.crossed_fork() { Vec::new() } else { self.hall.statuses() }
+    }
+
     /// Let every call of this side end with [`Error::ShutDown`], now and from now on. Readers are not told before the
     /// writer is dropped.
     pub fn shut_down(&self) {

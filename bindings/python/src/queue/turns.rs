@@ -1,0 +1,180 @@
+//! A side of a queue that calls and guards use in turn.
+//!
+//! The library's writer and reader are used by one call at a time, and a message or slot borrows them. Python has no
+//! borrows: whoever uses a side takes it out, as a [`Loan`], and puts it back when it is done. The one invariant that
+//! matters: **a side is out at most once**, so that a loan is the only way to it.
+//!
+//! The lock is held for moments, and only by who has the interpreter, so that a forked child finds it free.
+
+#![allow(unsafe_code)]
+
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use pyo3::prelude::*;
+
+/// How often is looked whether another thread's call is over.
+const NAP: Duration = Duration::from_millis(1);
+
+/// A side of a queue, unless somebody has taken it out.
+pub(super) struct Turns<T: Send> {
+    state: Mutex<State<T>>,
+}
+
+enum State<T> {
+    Free(Box<T>),
+    /// Taken out for a call, or by a guard that may live on. Whether it is to be closed when it comes back.
+    Out {
+        for_guard: bool,
+        is_to_close: bool,
+    },
+    Closed,
+}
+
+/// Why a side is not to be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unavailable {
+    /// It was closed.
+    Closed,
+    /// A guard lives that borrows it.
+    Held,
+    /// Another thread's call took as long as this one may wait.
+    Busy,
+}
+
+/// A side that was taken out; dropped, it is put back.
+pub(super) struct Loan<T: Send> {
+    side: NonNull<T>,
+    of: Arc<Turns<T>>,
+}
+
+// SAFETY: a loan is the only way to its side, like a box.
+unsafe impl<T: Send> Send for Loan<T> {}
+// SAFETY: a shared loan gives nothing away: `get` needs it exclusively.
+unsafe impl<T: Send> Sync for Loan<T> {}
+
+impl<T: Send> Turns<T> {
+    pub(super) fn new(side: T) -> Arc<Self> {
+        Arc::new(Turns { state: Mutex::new(State::Free(Box::new(side))) })
+    }
+
+    /// Take the side out; waits, without the interpreter, while another thread's call has it.
+    #[inline]
+    pub(super) fn take(
+        self: &Arc<Self>,
+        py: Python<'_>,
+        timeout: Option<Duration>,
+    ) -> PyResult<Result<Loan<T>, Unavailable>> {
+        match self.try_take() {
+            Err(Unavailable::Busy) => self.take_later(py, timeout),
+            outcome => Ok(outcome),
+        }
+    }
+
+    #[inline]
+    fn try_take(self: &Arc<Self>) -> Result<Loan<T>, Unavailable> {
+        let mut state = self.state.lock();
+        match std::mem::replace(&mut *state, State::Out { for_guard: false, is_to_close: false }) {
+            State::Free(side) => Ok(Loan { side: NonNull::from(Box::leak(side)), of: Arc::clone(self) }),
+            other => {
+                let why = match other {
+                    State::Out { for_guard: false, .. } => Unavailable::Busy,
+                    State::Out { .. } => Unavailable::Held,
+                    _ => Unavailable::Closed,
+                };
+                *state = other;
+                Err(why)
+            }
+        }
+    }
+
+    #[cold]
+    fn take_later(
+        self: &Arc<Self>,
+        py: Python<'_>,
+        timeout: Option<Duration>,
+    ) -> PyResult<Result<Loan<T>, Unavailable>> {
+        let since = Instant::now();
+        loop {
+            py.detach(|| std::thread::sleep(NAP));
+            py.check_signals()?;
+            match self.try_take() {
+                Err(Unavailable::Busy) if timeout.is_none_or(|timeout| since.elapsed() < timeout) => {}
+                outcome => return Ok(outcome),
+            }
+        }
+    }
+
+    /// Let nobody take it any more. Gives the side, to be dropped without the interpreter; one that is out is closed when it
+    /// comes back.
+    pub(super) fn close(&self) -> Option<Box<T>> {
+        let mut state = self.state.lock();
+        match std::mem::replace(&mut *state, State::Closed) {
+            State::Free(side) => Some(side),
+            State::Out { for_guard, .. } => {
+                *state = State::Out { for_guard, is_to_close: true };
+                None
+            }
+            State::Closed => None,
+        }
+    }
+
+    fn put_back(&self, side: Box<T>) {
+        let mut state = self.state.lock();
+        if matches!(*state, State::Out { is_to_close: true, .. }) {
+            *state = State::Closed;
+            drop(state);
+            drop_detached(side);
+        } else {
+            *state = State::Free(side);
+        }
+    }
+}
+
+impl<T: Send> Drop for Turns<T> {
+    fn drop(&mut self) {
+        self.close().into_iter().for_each(drop_detached);
+    }
+}
+
+/// Saying goodbye may take a while.
+fn drop_detached<T: Send>(side: Box<T>) {
+    let mut side = Some(side);
+    Python::try_attach(|py| py.detach(|| drop(side.take())));
+}
+
+impl<T: Send> Loan<T> {
+    #[inline]
+    pub(super) fn get(&mut self) -> &mut T {
+        // SAFETY: the side was leaked from its box when it was taken out, and this loan is the only way to it.
+        unsafe { self.side.as_mut() }
+    }
+
+    /// The side for a guard that borrows it.
+    ///
+    /// # Safety
+    /// What borrows it is gone before this loan is used again or dropped.
+    #[inline]
+    pub(super) unsafe fn lend<'a>(&mut self) -> &'a mut T {
+        // SAFETY: as in `get`; the caller sees to the borrow's end.
+        unsafe { self.side.as_mut() }
+    }
+
+    /// From now on whoever asks is told that a guard has it.
+    pub(super) fn keep_for_guard(&self) {
+        if let State::Out { for_guard, .. } = &mut *self.of.state.lock() {
+            *for_guard = true;
+        }
+    }
+}
+
+impl<T: Send> Drop for Loan<T> {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: it was leaked from a box in `try_take`, and nobody else has it.
+        let side = unsafe { Box::from_raw(self.side.as_ptr()) };
+        self.of.put_back(side);
+    }
+}

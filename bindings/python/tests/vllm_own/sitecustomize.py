@@ -1,0 +1,3 @@
+"""Processes that the tests spawn find the stand-in, too."""
+
+import stand_in  # noqa: F401
