@@ -6,8 +6,8 @@ use unisono_gpu::{Arithmetic, DType, Driver, QuantLevel, QuickAllReduce, QuickHo
 
 /// All ways to reduce, by number.
 pub(crate) fn how(level: QuantLevel, number: u64) -> (DType, QuickHow) {
-    let dtype = if number % 3 == 0 { DType::F16 } else { DType::BF16 };
-    let arithmetic = if number / 3 % 2 == 0 { Arithmetic::Narrow } else { Arithmetic::Wide };
+    let dtype = if number.is_multiple_of(3) { DType::F16 } else { DType::BF16 };
+    let arithmetic = if (number / 3).is_multiple_of(2) { Arithmetic::Narrow } else { Arithmetic::Wide };
     (dtype, QuickHow { level, as_f16: number % 3 == 2, arithmetic })
 }
 
