@@ -19,18 +19,19 @@ pub struct Artefact {
 
 /// All of them.
 pub fn artefacts() -> [Artefact; 4] {
-    Algorithm::ALL.map(|algorithm| Artefact {
-        algorithm,
-        ptx: algorithm.ptx(),
-        code_objects: algorithm.code_objects(),
-    })
+    Algorithm::ALL.map(Algorithm::artefact)
 }
 
 impl Algorithm {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::OneShot, Self::TwoShot, Self::ReduceScatter, Self::AllGather];
 
-    pub(crate) fn ptx(self) -> &'static str {
+    /// Its kernels.
+    pub fn artefact(self) -> Artefact {
+        Artefact { algorithm: self, ptx: self.ptx(), code_objects: self.code_objects() }
+    }
+
+    fn ptx(self) -> &'static str {
         match self {
             Self::OneShot => include_str!("../artefacts/one_shot.ptx"),
             Self::TwoShot => include_str!("../artefacts/two_shot.ptx"),

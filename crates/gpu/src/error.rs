@@ -107,6 +107,38 @@ pub enum Error {
         /// How long it was to wait.
         patience: Duration,
     },
+    /// A vendor's library that is not there.
+    #[error("{what} was not found; tried: {tried}; {variable} can name the file")]
+    NoLibrary {
+        /// Whose library.
+        what: &'static str,
+        /// All that was tried, and what the loader said.
+        tried: String,
+        /// The environment variable that names another file.
+        variable: &'static str,
+    },
+    /// Neither vendor's library is there.
+    #[error(
+        "there is no GPU driver. {cuda}. {hip}. UNISONO_GPU_DRIVER can be cuda, hip or (for tests on the CPU) sim"
+    )]
+    NoDevice {
+        /// What was said of NVIDIA's.
+        cuda: String,
+        /// What was said of AMD's.
+        hip: String,
+    },
+    /// A word in `UNISONO_GPU_DRIVER`.
+    #[error("UNISONO_GPU_DRIVER is {found:?}; it can be cuda, hip or sim")]
+    Platform {
+        /// What it is.
+        found: String,
+    },
+    /// Something that this build does not have.
+    #[error("not available in this build: {what}")]
+    NotBuilt {
+        /// What.
+        what: &'static str,
+    },
     /// The driver refused.
     #[error("{call}: {reason}")]
     Driver {

@@ -198,14 +198,18 @@ impl<M: Memory> Machine<M> {
         Ok(())
     }
 
+    /// Whether a device has nothing to do.
+    pub fn is_idle(&self, device: usize) -> bool {
+        self.streams.get(device).is_some_and(|stream| stream.queue.is_empty() && stream.running == 0)
+    }
+
     /// What the host of a device finds in its memory once the stream is empty.
     ///
     /// # Errors
     ///
     /// [`Stopped::Refused`] where the stream is not empty or the device does not reach the bytes.
     pub fn read(&mut self, device: usize, address: u64, into: &mut [u8]) -> Result<(), Stopped> {
-        let is_empty = self.streams.get(device).is_some_and(|stream| stream.queue.is_empty());
-        if !is_empty {
+        if !self.is_idle(device) {
             return Err(Stopped::Refused { device, problem: "its stream is not empty".into() });
         }
         let place = self.host_access(device, address, into.len(), false)?;
@@ -336,7 +340,7 @@ impl<M: Memory> Machine<M> {
                 block: block.id.block,
                 blocks: launch.blocks,
                 threads: launch.threads,
-                time: self.time,
+                time: self.memory.time().unwrap_or(self.time),
             };
             let mut effects = Effects {
                 memory: &mut self.memory,
@@ -411,12 +415,17 @@ impl<M: Memory> Machine<M> {
 
     /// Nothing can happen but that time passes; then everybody looks again.
     fn leap(&mut self) -> Result<(), Stopped> {
-        if self.leaps == MOST_LEAPS {
+        let is_alone = self.memory.time().is_none();
+        let can_go_on =
+            if is_alone { self.leaps < MOST_LEAPS } else { self.memory.wait_for_others(self.leaps) };
+        if !can_go_on {
             let waiting = self.blocks.iter().flatten().flat_map(Block::waiting).collect();
             return Err(Stopped::Hang(Hang { waiting }));
         }
-        self.time = self.time.saturating_add(FIRST_LEAP << self.leaps);
-        self.leaps += 1;
+        if is_alone {
+            self.time = self.time.saturating_add(FIRST_LEAP << self.leaps);
+        }
+        self.leaps = self.leaps.saturating_add(1);
         self.draws_without_progress = 0;
         for (slot, thread) in std::mem::take(&mut self.waiting).into_values().flatten() {
             if let Some(block) = &mut self.blocks[slot] {

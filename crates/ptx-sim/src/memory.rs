@@ -15,6 +15,19 @@ pub trait Memory {
 
     /// Changes the bytes at a place.
     fn store(&mut self, place: u64, from: &[u8]);
+
+    /// The time in nanoseconds, where others outside of this machine change the memory, too: then it passes as it does for
+    /// them. `None` where nobody does: then it passes only when nothing else can happen.
+    fn time(&self) -> Option<u64> {
+        None
+    }
+
+    /// Nothing can happen until others have changed the memory: waits for them a little. `looks` is how often in a row this
+    /// was asked. `false` if it is no use to wait any longer.
+    fn wait_for_others(&self, looks: u32) -> bool {
+        let _ = looks;
+        true
+    }
 }
 
 /// Allocations in this process's own memory, mapped at any address of any device.

@@ -1,7 +1,11 @@
-//! Devices on the CPU, for tests: the shipped PTX in `unisono-ptx-sim`, every rank in this one process.
+//! Devices on the CPU, for tests: the shipped PTX in `unisono-ptx-sim`. Here every rank is in this one process; with
+//! [`ProcessDevice`] each has its own.
 //!
 //! Each device has addresses of its own, so a pointer of one rank means nothing on another, and memory is shared only
 //! through handles. What is put on the streams runs when a seed is given to [`Simulator::run`], all devices at once.
+
+mod memory;
+mod process;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -9,9 +13,11 @@ use std::collections::hash_map::Entry;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use unisono_ptx_sim::{Allocations, Kernel, Launch, Machine, Module, Report, Stopped, Work};
+use unisono_ptx_sim::{Allocations, Kernel, Launch, Machine, Memory, Module, Report, Stopped, Work};
 
-use super::{Allocation, Driver, Handle};
+pub use self::process::{Graph as ProcessGraph, ProcessDevice};
+use super::{Allocation, Driver, Handle, Link};
+use crate::artefacts::Artefact;
 use crate::error::Error;
 
 /// So many devices that can reach one another's memory.
@@ -253,7 +259,8 @@ impl Driver for Device {
             .map_err(|stopped| refused("read", stopped))
     }
 
-    fn kernel(&self, ptx: &'static str, name: &str) -> Result<Self::Kernel, Error> {
+    fn kernel(&self, artefact: &Artefact, name: &str) -> Result<Self::Kernel, Error> {
+        let ptx = artefact.ptx;
         let replaced = self.with(|state| state.replaced.get(&ptx.as_ptr().addr()).cloned());
         let module = replaced.map_or_else(|| shipped(ptx), Ok)?;
         module.kernel(name).ok_or_else(|| refused("kernel", format!("there is no kernel {name}")))
@@ -277,6 +284,40 @@ impl Driver for Device {
 
     fn is_capturing(&self) -> Result<bool, Error> {
         Ok(self.with(|state| state.devices[self.device].capturing.is_some()))
+    }
+
+    fn allocate_host(&self, bytes: usize) -> Result<u64, Error> {
+        self.allocate(bytes)
+    }
+
+    fn free_host(&self, address: u64) -> Result<(), Error> {
+        self.free(address)
+    }
+
+    fn peek(&self, address: u64, into: &mut [u8]) -> Result<(), Error> {
+        self.with(|state| {
+            let memory = state.machine.memory();
+            let place = memory.locate(self.device, address, into.len());
+            let place = place.ok_or_else(|| refused("peek", format!("{address:#x} is in no allocation")))?;
+            memory.load(place, into);
+            Ok(())
+        })
+    }
+
+    fn set_stream(&self, _stream: u64) {}
+
+    /// There is nobody who would run the streams meanwhile: see [`Simulator::run`].
+    fn synchronize(&self) -> Result<(), Error> {
+        let is_idle = self.with(|state| state.machine.is_idle(self.device));
+        if is_idle { Ok(()) } else { Err(refused("synchronize", "the stream is not empty")) }
+    }
+
+    fn identity(&self) -> Result<String, Error> {
+        Ok(format!("simulated:{}", self.device))
+    }
+
+    fn link(&self, _peer: &str) -> Result<Link, Error> {
+        Ok(Link::Direct)
     }
 }
 
