@@ -12,6 +12,7 @@
 //! | `exits` | started operations when the interpreter ends |
 //! | `errors` | the library's errors as Python exceptions |
 //! | `signals` | Ctrl-C during a wait |
+//! | `gpu/` | the all-reduce between GPUs |
 //! | `records` | the library's log events, on their way to Python's `logging` |
 //!
 //! The one invariant that matters: **no thread of the library ever takes the interpreter's lock**, and nobody waits for
@@ -23,6 +24,7 @@ mod dlpack;
 mod element;
 mod errors;
 mod exits;
+mod gpu;
 mod records;
 mod registered;
 mod signals;
@@ -43,6 +45,14 @@ mod _core {
     use super::communicator::{Communicator, in_process, init};
     #[pymodule_export]
     use super::exits::end_started;
+    #[pymodule_export]
+    use super::gpu::{
+        GpuGraph, gpu_all_reduce, gpu_all_reduce_unreg, gpu_allocate, gpu_begin_capture, gpu_check, gpu_close,
+        gpu_dispose, gpu_end_capture, gpu_export, gpu_free, gpu_get_graph_buffer_ipc_meta, gpu_identity,
+        gpu_init_custom_ar, gpu_init_custom_ar_rocm, gpu_is_direct, gpu_meta_size, gpu_open, gpu_platform,
+        gpu_register_buffer, gpu_register_buffer_rocm, gpu_register_graph_buffers, gpu_replay,
+        gpu_set_patience, gpu_synchronize,
+    };
     #[pymodule_export]
     use super::records::{collect_records, next_record};
     #[pymodule_export]

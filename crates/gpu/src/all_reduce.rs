@@ -460,7 +460,7 @@ impl<D: Driver> AllReduce<D> {
     }
 
     fn kernel(&self, algorithm: Algorithm, dtype: DType) -> Result<D::Kernel, Error> {
-        self.driver.kernel(&algorithm.artefact(), &algorithm.kernel(dtype, self.world))
+        self.driver.kernel(&algorithm.code(), &algorithm.kernel(dtype, self.world))
     }
 }
 

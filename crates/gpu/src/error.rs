@@ -107,6 +107,30 @@ pub enum Error {
         /// How long it was to wait.
         patience: Duration,
     },
+    /// A handle of the surface that is not, or no longer, one.
+    #[error("{handle} is no {what}; it was never made here, or has been disposed of")]
+    Context {
+        /// Of what.
+        what: &'static str,
+        /// What was given.
+        handle: i64,
+    },
+    /// Tensors that do not go together, or of a kind that is not reduced.
+    #[error("{problem}")]
+    Tensor {
+        /// What was found, and what is needed.
+        problem: String,
+    },
+    /// A device that cannot be read or written by another's.
+    #[error("rank {rank}'s memory cannot be {what} by rank {by}; use another all-reduce")]
+    NoPeerAccess {
+        /// Whose memory.
+        rank: usize,
+        /// By whom.
+        by: usize,
+        /// Read, or written.
+        what: &'static str,
+    },
     /// A vendor's library that is not there.
     #[error("{what} was not found; tried: {tried}; {variable} can name the file")]
     NoLibrary {

@@ -15,7 +15,8 @@
 //! | `plan` | one-shot or two-shot, how many blocks, and when not at all |
 //! | `layout` | the words that host and kernels share |
 //! | `artefacts` | the kernels by name |
-//! | `driver` | what is needed of a vendor's driver; with the feature `sim`, one that runs on the CPU |
+//! | [`driver`] | what is needed of a vendor's driver; CUDA's and HIP's; with the feature `sim`, those that run on the CPU |
+//! | [`surface`] | the functions of `sgl_kernel.allreduce`, by their names and with their arguments |
 
 mod all_reduce;
 mod artefacts;
@@ -24,9 +25,10 @@ mod dtype;
 mod error;
 mod layout;
 mod plan;
+pub mod surface;
 
 pub use all_reduce::{AllReduce, Peers, Staging};
-pub use artefacts::{Artefact, artefacts};
+pub use artefacts::{Artefact, Code, artefacts};
 pub use driver::Driver;
 pub use dtype::DType;
 pub use error::Error;

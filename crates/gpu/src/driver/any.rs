@@ -1,6 +1,6 @@
 //! The driver of the machine at hand, chosen when the program runs.
 
-use crate::artefacts::Artefact;
+use crate::artefacts::Code;
 use crate::driver::{Allocation, Driver, Handle, Link, cuda, hip};
 use crate::error::Error;
 
@@ -175,12 +175,12 @@ impl Driver for Device {
         each!(self, device => device.read(from, into))
     }
 
-    fn kernel(&self, artefact: &Artefact, name: &str) -> Result<Kernel, Error> {
+    fn kernel(&self, code: &Code, name: &str) -> Result<Kernel, Error> {
         match self {
-            Self::Cuda(device) => device.kernel(artefact, name).map(Kernel::Cuda),
-            Self::Hip(device) => device.kernel(artefact, name).map(Kernel::Hip),
+            Self::Cuda(device) => device.kernel(code, name).map(Kernel::Cuda),
+            Self::Hip(device) => device.kernel(code, name).map(Kernel::Hip),
             #[cfg(feature = "sim")]
-            Self::Sim(device) => device.kernel(artefact, name).map(Kernel::Sim),
+            Self::Sim(device) => device.kernel(code, name).map(Kernel::Sim),
         }
     }
 
@@ -219,7 +219,7 @@ impl Driver for Device {
     }
 
     #[allow(unsafe_code, reason = "the trait's")]
-    unsafe fn lend(&self, address: u64, bytes: usize) -> Result<(), Error> {
+    unsafe fn lend(&self, address: u64, bytes: usize) -> Result<bool, Error> {
         // SAFETY: the caller's promise, handed on.
         unsafe { each!(self, device => device.lend(address, bytes)) }
     }

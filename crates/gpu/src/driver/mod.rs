@@ -13,7 +13,7 @@ pub mod sim;
 
 use std::time::Duration;
 
-use crate::artefacts::Artefact;
+use crate::artefacts::Code;
 use crate::error::Error;
 
 /// By which another process opens an allocation: opaque bytes, as many as CUDA and ROCm use.
@@ -91,7 +91,7 @@ pub trait Driver {
     fn read(&self, from: u64, into: &mut [u8]) -> Result<(), Error>;
 
     /// The kernel of a name, in the form that the device takes; loaded once, however often it is asked for.
-    fn kernel(&self, artefact: &Artefact, name: &str) -> Result<Self::Kernel, Error>;
+    fn kernel(&self, code: &Code, name: &str) -> Result<Self::Kernel, Error>;
 
     /// Runs a kernel on the stream.
     fn launch(
@@ -126,15 +126,15 @@ pub trait Driver {
         u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
     }
 
-    /// Tells of memory that somebody else allocated and that launches will be given. Devices know theirs without being told;
-    /// the simulated ones do not.
+    /// Tells of memory that somebody else allocated and that launches will be given; whether it is the host's own, which is not
+    /// given back in the order of the stream. Devices know their memory without being told; the simulated ones do not.
     ///
     /// # Safety
     ///
     /// The memory is there, and nobody has a reference to it, as long as launches or copies use it.
     #[allow(unsafe_code, reason = "whoever tells has to know")]
-    unsafe fn lend(&self, address: u64, bytes: usize) -> Result<(), Error> {
+    unsafe fn lend(&self, address: u64, bytes: usize) -> Result<bool, Error> {
         let _ = (address, bytes);
-        Ok(())
+        Ok(false)
     }
 }

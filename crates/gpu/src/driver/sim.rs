@@ -17,7 +17,7 @@ use unisono_ptx_sim::{Allocations, Kernel, Launch, Machine, Memory, Module, Repo
 
 pub use self::process::{Graph as ProcessGraph, ProcessDevice};
 use super::{Allocation, Driver, Handle, Link};
-use crate::artefacts::Artefact;
+use crate::artefacts::Code;
 use crate::error::Error;
 
 /// So many devices that can reach one another's memory.
@@ -259,8 +259,8 @@ impl Driver for Device {
             .map_err(|stopped| refused("read", stopped))
     }
 
-    fn kernel(&self, artefact: &Artefact, name: &str) -> Result<Self::Kernel, Error> {
-        let ptx = artefact.ptx;
+    fn kernel(&self, code: &Code, name: &str) -> Result<Self::Kernel, Error> {
+        let ptx = code.ptx;
         let replaced = self.with(|state| state.replaced.get(&ptx.as_ptr().addr()).cloned());
         let module = replaced.map_or_else(|| shipped(ptx), Ok)?;
         module.kernel(name).ok_or_else(|| refused("kernel", format!("there is no kernel {name}")))

@@ -7,17 +7,19 @@
 
 mod api;
 mod nvml;
+mod shared;
 
-use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex};
 
-use self::api::{Address, Cuda, IpcHandle, Opaque, SUCCESS};
-use super::library::{self, refusal, text};
+use self::api::{Address, IpcHandle, Opaque};
+use self::shared::{
+    HostMemory, Modules, Shared, check, load, lock, no_host_memory, pointer, zero_terminated,
+};
 use super::{Allocation, Driver, Handle, Link};
-use crate::artefacts::Artefact;
+use crate::artefacts::Code;
 use crate::error::Error;
 
 /// The names under which NVIDIA's driver is looked for, unless `UNISONO_CUDA_LIBRARY` names a file.
@@ -39,32 +41,6 @@ impl Clone for Device {
 /// A loaded kernel: the driver's pointer to it.
 #[derive(Debug, Clone, Copy)]
 pub struct Kernel(usize);
-
-#[derive(Debug)]
-struct Shared {
-    cuda: Cuda,
-    device: c_int,
-    /// The driver's pointers are kept as numbers: only the driver looks behind them, from any thread.
-    context: usize,
-    /// A stream of our own, for what must not be recorded into somebody's graph.
-    own_stream: usize,
-    modules: Mutex<Modules>,
-    /// Memory of the host that the device reaches: by the device's address.
-    host: Mutex<HashMap<u64, HostMemory>>,
-}
-
-#[derive(Debug, Default)]
-struct Modules {
-    /// By where the text is: it is static.
-    loaded: HashMap<usize, usize>,
-    kernels: HashMap<(usize, String), Kernel>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct HostMemory {
-    pointer: usize,
-    bytes: usize,
-}
 
 impl Device {
     /// A device by its number, as this process counts them.
@@ -289,13 +265,13 @@ impl Driver for Device {
         self.synchronize()
     }
 
-    fn kernel(&self, artefact: &Artefact, name: &str) -> Result<Kernel, Error> {
+    fn kernel(&self, code: &Code, name: &str) -> Result<Kernel, Error> {
         let mut modules = lock(&self.shared.modules);
-        let key = (artefact.ptx.as_ptr().addr(), name.to_owned());
+        let key = (code.ptx.as_ptr().addr(), name.to_owned());
         if let Some(kernel) = modules.kernels.get(&key) {
             return Ok(*kernel);
         }
-        let module = self.module(&mut modules, artefact.ptx)?;
+        let module = self.module(&mut modules, code.ptx)?;
         let symbol = zero_terminated(name)?;
         let mut function: Opaque = null_mut();
         // SAFETY: the module stays loaded; the name ends with a zero; a place for one pointer.
@@ -357,101 +333,4 @@ impl Driver for Device {
     fn link(&self, peer: &str) -> Result<Link, Error> {
         nvml::link(&self.bus()?, &zero_terminated(peer)?)
     }
-}
-
-impl Shared {
-    /// Calls with the context current; what was current before is so again afterwards.
-    fn call(&self, name: &'static str, call: impl FnOnce() -> c_int) -> Result<(), Error> {
-        let cuda = &self.cuda;
-        // SAFETY: the context is retained as long as this is.
-        check(cuda, "cuCtxPushCurrent", unsafe { (cuda.cuCtxPushCurrent_v2)(pointer(self.context)) })?;
-        let code = call();
-        let mut popped = null_mut();
-        // SAFETY: a place for one pointer.
-        let back = unsafe { (cuda.cuCtxPopCurrent_v2)(&raw mut popped) };
-        check(cuda, name, code)?;
-        check(cuda, "cuCtxPopCurrent", back)
-    }
-
-    /// As [`Shared::call`], of what is to happen now though some stream may be recorded into a graph: unless this thread says
-    /// so, the driver refuses such calls and spoils the graph.
-    fn call_uncaptured(&self, name: &'static str, call: impl FnOnce() -> c_int) -> Result<(), Error> {
-        let exchange = self.cuda.cuThreadExchangeStreamCaptureMode;
-        let mut mode = api::RELAXED;
-        // SAFETY: the driver reads the number and writes the one before.
-        check(&self.cuda, "cuThreadExchangeStreamCaptureMode", unsafe { exchange(&raw mut mode) })?;
-        let done = self.call(name, call);
-        // SAFETY: as above.
-        let back = unsafe { exchange(&raw mut mode) };
-        done?;
-        check(&self.cuda, "cuThreadExchangeStreamCaptureMode", back)
-    }
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        let cuda = self.cuda;
-        // Nothing can be done about an error here; at the end of a process the driver may be gone already.
-        for memory in std::mem::take(&mut *lock(&self.host)).into_values() {
-            let memory = std::ptr::with_exposed_provenance_mut(memory.pointer);
-            // SAFETY: allocated by `allocate_host` and not freed, or it would not be in the table.
-            let _ = self.call("cuMemFreeHost", || unsafe { (cuda.cuMemFreeHost)(memory) });
-        }
-        for module in std::mem::take(&mut *lock(&self.modules)).loaded.into_values() {
-            // SAFETY: loaded by `module`, and no kernel of it is known to anybody else.
-            let _ = self.call("cuModuleUnload", || unsafe { (cuda.cuModuleUnload)(pointer(module)) });
-        }
-        if self.own_stream != 0 {
-            let stream = pointer(self.own_stream);
-            // SAFETY: created by `new`, used by nobody else.
-            let _ = self.call("cuStreamDestroy", || unsafe { (cuda.cuStreamDestroy_v2)(stream) });
-        }
-        // SAFETY: retained by `new`.
-        let _ = unsafe { (cuda.cuDevicePrimaryCtxRelease_v2)(self.device) };
-    }
-}
-
-/// Loads and initialises the driver, once.
-fn load() -> Result<Cuda, Error> {
-    static LOADED: OnceLock<Result<Cuda, Error>> = OnceLock::new();
-    LOADED
-        .get_or_init(|| {
-            let library = library::load("NVIDIA's driver", "UNISONO_CUDA_LIBRARY", &LIBRARY_NAMES)?;
-            let cuda = Cuda::load(library)?;
-            // SAFETY: takes no flags; may be called any number of times.
-            check(&cuda, "cuInit", unsafe { (cuda.cuInit)(0) })?;
-            Ok(cuda)
-        })
-        .clone()
-}
-
-fn check(cuda: &Cuda, call: &'static str, code: c_int) -> Result<(), Error> {
-    if code == SUCCESS {
-        return Ok(());
-    }
-    let (mut name, mut description) = (std::ptr::null(), std::ptr::null());
-    // SAFETY: any number may be asked about; places for one pointer each.
-    let _ = unsafe { (cuda.cuGetErrorName)(code, &raw mut name) };
-    // SAFETY: as above.
-    let _ = unsafe { (cuda.cuGetErrorString)(code, &raw mut description) };
-    // SAFETY: null, or texts of the driver's that stay.
-    let (name, description) = unsafe { (text(name), text(description)) };
-    Err(refusal(call, code, &name, &description))
-}
-
-fn pointer(number: usize) -> Opaque {
-    std::ptr::without_provenance_mut(number)
-}
-
-fn no_host_memory(call: &'static str, address: u64) -> Error {
-    Error::Driver { call, reason: format!("no memory of the host that was allocated begins at {address:#x}") }
-}
-
-fn zero_terminated(text: &str) -> Result<CString, Error> {
-    let reason = "a text with a zero in it".to_owned();
-    CString::new(text).map_err(|_| Error::Driver { call: "names", reason })
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -7,18 +7,18 @@
 #![allow(unsafe_code)]
 
 mod api;
+mod shared;
 
-use std::collections::HashMap;
-use std::ffi::{CStr, CString, c_char, c_int};
+use std::ffi::{CStr, c_char, c_int};
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use self::api::{Hip, IpcHandle, Pointer, SUCCESS};
-use super::library::{self, refusal, text};
+use self::api::{IpcHandle, Pointer, SUCCESS};
+use self::shared::{Modules, Shared, check, load, lock, no_host_memory, pointer, zero_terminated};
 use super::{Allocation, Driver, Handle, Link};
-use crate::artefacts::Artefact;
+use crate::artefacts::Code;
 use crate::error::Error;
 
 /// The names under which ROCm's runtime is looked for, unless `UNISONO_HIP_LIBRARY` names a file. One that torch has loaded
@@ -47,24 +47,6 @@ impl Clone for Device {
 /// A loaded kernel: the runtime's pointer to it.
 #[derive(Debug, Clone, Copy)]
 pub struct Kernel(usize);
-
-#[derive(Debug)]
-struct Shared {
-    hip: Hip,
-    device: c_int,
-    /// A stream of our own, for what must not be recorded into somebody's graph. Pointers of the runtime's are kept as numbers.
-    own_stream: usize,
-    modules: Mutex<Modules>,
-    /// Memory of the host that the device reaches: by the device's address, where it is for the host, and its length.
-    host: Mutex<HashMap<u64, (usize, usize)>>,
-}
-
-#[derive(Debug, Default)]
-struct Modules {
-    /// By where the first code object is: it is static.
-    loaded: HashMap<usize, usize>,
-    kernels: HashMap<(usize, String), Kernel>,
-}
 
 impl Device {
     /// A device by its number, as this process counts them.
@@ -145,29 +127,29 @@ impl Device {
     }
 
     /// The first of the code objects that the runtime takes for this device.
-    fn module(&self, modules: &mut Modules, artefact: &Artefact) -> Result<usize, Error> {
-        let key = key_of(artefact);
+    fn module(&self, modules: &mut Modules, code: &Code) -> Result<usize, Error> {
+        let key = key_of(code);
         if let Some(module) = modules.loaded.get(&key) {
             return Ok(*module);
         }
         let (hip, mut module) = (&self.shared.hip, null_mut());
-        for (_, image) in artefact.code_objects {
-            let mut code = SUCCESS;
+        for (_, image) in code.code_objects {
+            let mut said = SUCCESS;
             // SAFETY: a whole code object, whose header says how long it is; a place for one pointer.
             let loaded = self.shared.call_uncaptured("hipModuleLoadData", || unsafe {
-                code = (hip.hipModuleLoadData)(&raw mut module, image.as_ptr().cast());
-                code
+                said = (hip.hipModuleLoadData)(&raw mut module, image.as_ptr().cast());
+                said
             });
             match loaded {
                 Ok(()) => {
                     modules.loaded.insert(key, module.addr());
                     return Ok(module.addr());
                 }
-                Err(_) if code == api::NO_BINARY_FOR_GPU || api::OTHER_IMAGE.contains(&code) => {}
+                Err(_) if said == api::NO_BINARY_FOR_GPU || api::OTHER_IMAGE.contains(&said) => {}
                 Err(error) => return Err(error),
             }
         }
-        let generations = artefact.code_objects.map(|(generation, _)| generation).join(", ");
+        let generations = code.code_objects.map(|(generation, _)| generation).join(", ");
         Err(Error::Driver {
             call: "hipModuleLoadData",
             reason: format!("the device takes none of the code objects there are, for {generations}"),
@@ -313,13 +295,13 @@ impl Driver for Device {
         self.synchronize()
     }
 
-    fn kernel(&self, artefact: &Artefact, name: &str) -> Result<Kernel, Error> {
+    fn kernel(&self, code: &Code, name: &str) -> Result<Kernel, Error> {
         let mut modules = lock(&self.shared.modules);
-        let key = (key_of(artefact), name.to_owned());
+        let key = (key_of(code), name.to_owned());
         if let Some(kernel) = modules.kernels.get(&key) {
             return Ok(*kernel);
         }
-        let module = self.module(&mut modules, artefact)?;
+        let module = self.module(&mut modules, code)?;
         let symbol = zero_terminated(name)?;
         let mut function = null_mut();
         // SAFETY: the module stays loaded; the name ends with a zero; a place for one pointer.
@@ -400,100 +382,6 @@ impl Driver for Device {
     }
 }
 
-impl Shared {
-    /// Calls with the device current for this thread.
-    fn call(&self, name: &'static str, call: impl FnOnce() -> c_int) -> Result<(), Error> {
-        let (hip, mut before) = (&self.hip, 0);
-        // SAFETY: a place for one number.
-        check(hip, "hipGetDevice", unsafe { (hip.hipGetDevice)(&raw mut before) })?;
-        if before == self.device {
-            return check(hip, name, call());
-        }
-        // SAFETY: takes a number, and checks it.
-        check(hip, "hipSetDevice", unsafe { (hip.hipSetDevice)(self.device) })?;
-        let code = call();
-        // SAFETY: as above.
-        let back = unsafe { (hip.hipSetDevice)(before) };
-        check(hip, name, code)?;
-        check(hip, "hipSetDevice", back)
-    }
-
-    /// As [`Shared::call`], of what is to happen now though some stream may be recorded into a graph: unless this thread says
-    /// so, the runtime refuses such calls and spoils the graph.
-    fn call_uncaptured(&self, name: &'static str, call: impl FnOnce() -> c_int) -> Result<(), Error> {
-        let exchange = self.hip.hipThreadExchangeStreamCaptureMode;
-        let mut mode = api::RELAXED;
-        // SAFETY: the runtime reads the number and writes the one before.
-        check(&self.hip, "hipThreadExchangeStreamCaptureMode", unsafe { exchange(&raw mut mode) })?;
-        let done = self.call(name, call);
-        // SAFETY: as above.
-        let back = unsafe { exchange(&raw mut mode) };
-        done?;
-        check(&self.hip, "hipThreadExchangeStreamCaptureMode", back)
-    }
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        let hip = self.hip;
-        // Nothing can be done about an error here; at the end of a process the runtime may be gone already.
-        for (memory, _) in std::mem::take(&mut *lock(&self.host)).into_values() {
-            // SAFETY: allocated by `allocate_host` and not freed, or it would not be in the table.
-            let _ = self.call("hipHostFree", || unsafe { (hip.hipHostFree)(pointer(memory as u64)) });
-        }
-        for module in std::mem::take(&mut *lock(&self.modules)).loaded.into_values() {
-            // SAFETY: loaded by `module`, and no kernel of it is known to anybody else.
-            let _ = self.call("hipModuleUnload", || unsafe { (hip.hipModuleUnload)(pointer(module as u64)) });
-        }
-        if self.own_stream != 0 {
-            let stream = pointer(self.own_stream as u64);
-            // SAFETY: created by `new`, used by nobody else.
-            let _ = self.call("hipStreamDestroy", || unsafe { (hip.hipStreamDestroy)(stream) });
-        }
-    }
-}
-
-/// Loads and initialises the runtime, once.
-fn load() -> Result<Hip, Error> {
-    static LOADED: OnceLock<Result<Hip, Error>> = OnceLock::new();
-    LOADED
-        .get_or_init(|| {
-            let library = library::load("AMD's runtime", "UNISONO_HIP_LIBRARY", &LIBRARY_NAMES)?;
-            let hip = Hip::load(library)?;
-            // SAFETY: takes no flags; may be called any number of times.
-            check(&hip, "hipInit", unsafe { (hip.hipInit)(0) })?;
-            Ok(hip)
-        })
-        .clone()
-}
-
-fn check(hip: &Hip, call: &'static str, code: c_int) -> Result<(), Error> {
-    if code == SUCCESS {
-        return Ok(());
-    }
-    // SAFETY: any number may be asked about; the texts are the runtime's and stay.
-    let (name, description) =
-        unsafe { (text((hip.hipGetErrorName)(code)), text((hip.hipGetErrorString)(code))) };
-    Err(refusal(call, code, &name, &description))
-}
-
-fn key_of(artefact: &Artefact) -> usize {
-    artefact.code_objects[0].1.as_ptr().addr()
-}
-
-fn pointer(address: u64) -> Pointer {
-    std::ptr::with_exposed_provenance_mut(address as usize)
-}
-
-fn no_host_memory(call: &'static str, address: u64) -> Error {
-    Error::Driver { call, reason: format!("no memory of the host that was allocated begins at {address:#x}") }
-}
-
-fn zero_terminated(text: &str) -> Result<CString, Error> {
-    let reason = "a text with a zero in it".to_owned();
-    CString::new(text).map_err(|_| Error::Driver { call: "names", reason })
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+fn key_of(code: &Code) -> usize {
+    code.code_objects[0].1.as_ptr().addr()
 }

@@ -19,7 +19,7 @@ use unisono_ptx_sim::{Kernel, Launch, Machine, Work};
 
 use super::memory::{self, Owner, ProcessMemory, Region, Regions};
 use super::{refused, shipped};
-use crate::artefacts::Artefact;
+use crate::artefacts::Code;
 use crate::driver::{Allocation, Driver, Handle, Link};
 use crate::error::Error;
 
@@ -341,8 +341,8 @@ impl Driver for ProcessDevice {
         Ok(())
     }
 
-    fn kernel(&self, artefact: &Artefact, name: &str) -> Result<Self::Kernel, Error> {
-        let kernel = shipped(artefact.ptx)?.kernel(name);
+    fn kernel(&self, code: &Code, name: &str) -> Result<Self::Kernel, Error> {
+        let kernel = shipped(code.ptx)?.kernel(name);
         kernel.ok_or_else(|| refused("kernel", format!("there is no kernel {name}")))
     }
 
@@ -385,12 +385,15 @@ impl Driver for ProcessDevice {
     }
 
     #[allow(unsafe_code, reason = "the trait's")]
-    unsafe fn lend(&self, address: u64, bytes: usize) -> Result<(), Error> {
-        let is_known = self.inner.regions.find(address, bytes.max(1)).is_some();
-        if bytes > 0 && !is_known {
-            self.inner.regions.add(Region::lent(address, bytes));
+    unsafe fn lend(&self, address: u64, bytes: usize) -> Result<bool, Error> {
+        match self.inner.regions.find(address, bytes.max(1)) {
+            Some(region) => Ok(region.owner == Owner::Lent),
+            None if bytes == 0 => Ok(false),
+            None => {
+                self.inner.regions.add(Region::lent(address, bytes));
+                Ok(true)
+            }
         }
-        Ok(())
     }
 }
 

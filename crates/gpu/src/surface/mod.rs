@@ -1,0 +1,182 @@
+//! The functions of `sgl_kernel.allreduce`: by their names, with their arguments, in the order of their operators' schemas.
+//!
+//! A caller has integers and tensors; an all-reduce that was begun is known to it as an integer. [`Surface`] keeps what belongs
+//! to each. [`cuda`] has the functions as they are on NVIDIA's platform, [`rocm`] as on AMD's; either works on any driver. What the
+//! original passes over in silence is an error here, or works: more than two ranks that are not fully connected, odd worlds, lengths
+//! that are no multiple of 16 bytes.
+//!
+//! The invariant: a call has been checked whole before anything of it is on the stream.
+
+pub mod cuda;
+pub mod p2p;
+pub mod rocm;
+mod tensor;
+pub mod topology;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+pub use tensor::Tensor;
+
+use crate::all_reduce::{AllReduce, Peers, Staging};
+use crate::driver::any::Device;
+use crate::driver::{Driver, Handle};
+use crate::error::Error;
+use crate::layout::META_BYTES;
+
+/// What was begun in this process and not disposed of, by the integers that callers have.
+#[derive(Debug, Default)]
+pub struct Surface {
+    devices: Mutex<HashMap<usize, Device>>,
+    contexts: Mutex<Contexts>,
+}
+
+#[derive(Debug, Default)]
+struct Contexts {
+    last: i64,
+    all: HashMap<i64, Arc<Mutex<AllReduce<Device>>>>,
+}
+
+impl Surface {
+    /// Nothing begun yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A device by its number, the same one each time.
+    ///
+    /// # Errors
+    ///
+    /// As [`Device::new`].
+    pub fn device(&self, index: usize) -> Result<Device, Error> {
+        let mut devices = lock(&self.devices);
+        if let Some(device) = devices.get(&index) {
+            return Ok(device.clone());
+        }
+        let device = Device::new(index)?;
+        devices.insert(index, device.clone());
+        Ok(device)
+    }
+
+    /// Bytes of a rank's signals; behind them its memory has as much as the largest message.
+    pub fn meta_size(&self) -> i64 {
+        META_BYTES as i64
+    }
+
+    /// Gives back what belongs to an all-reduce. The stream must be empty, on all ranks.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Context`]; [`Error::Driver`], after what could be given back has been.
+    pub fn dispose(&self, fa: i64) -> Result<(), Error> {
+        let removed = lock(&self.contexts).all.remove(&fa);
+        let context = removed.ok_or(Error::Context { what: "all-reduce", handle: fa })?;
+        match Arc::try_unwrap(context) {
+            Ok(context) => context.into_inner().unwrap_or_else(PoisonError::into_inner).dispose(),
+            // Another thread is in a call with it; it gives everything back when it has ended.
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// From now on kernels of this all-reduce wait so long for a peer before they say [`Error::Overdue`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Context`].
+    pub fn set_patience(&self, fa: i64, patience: Duration) -> Result<(), Error> {
+        self.with(fa, |all_reduce| {
+            all_reduce.set_patience(patience);
+            Ok(())
+        })
+    }
+
+    /// Waits for the stream, then tells whether a kernel waited for a peer in vain. Calls that launch tell of it, too.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Overdue`], [`Error::Context`].
+    pub fn check(&self, fa: i64) -> Result<(), Error> {
+        self.with(fa, |all_reduce| all_reduce.check())
+    }
+
+    /// Puts an all-reduce on a stream; `staging` unless the input is registered or a graph is captured.
+    fn reduce(
+        &self,
+        fa: i64,
+        input: &Tensor,
+        output: &Tensor,
+        staging: Option<Staging>,
+        stream: u64,
+    ) -> Result<(), Error> {
+        let dtype = tensor::check_pair(input, output)?;
+        self.with(fa, |all_reduce| {
+            let device = all_reduce.driver();
+            device.set_stream(stream);
+            let is_lent = input.lend(device)? | output.lend(device)?;
+            all_reduce.all_reduce(input.address, output.address, input.elements, dtype, staging)?;
+            // What is the host's may be gone once the caller has its call back.
+            if is_lent && !all_reduce.driver().is_capturing()? {
+                all_reduce.driver().synchronize()?;
+            }
+            Ok(())
+        })
+    }
+
+    fn begin(
+        &self,
+        device: Device,
+        meta: &[u64],
+        rank_data: &Tensor,
+        rank: i64,
+        full_nvlink: bool,
+    ) -> Result<AllReduce<Device>, Error> {
+        rank_data.lend(&device)?;
+        let world = meta.len();
+        let rank = usize::try_from(rank).map_err(|_| Error::Rank { rank: usize::MAX, world })?;
+        let peers = Peers { meta, rank, are_fully_connected: full_nvlink };
+        AllReduce::new(device, &peers, rank_data.address, rank_data.bytes())
+    }
+
+    fn keep(&self, all_reduce: AllReduce<Device>) -> i64 {
+        let mut contexts = lock(&self.contexts);
+        contexts.last += 1;
+        let handle = contexts.last;
+        contexts.all.insert(handle, Arc::new(Mutex::new(all_reduce)));
+        handle
+    }
+
+    fn with<T>(
+        &self,
+        fa: i64,
+        act: impl FnOnce(&mut AllReduce<Device>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let context = lock(&self.contexts).all.get(&fa).cloned();
+        let context = context.ok_or(Error::Context { what: "all-reduce", handle: fa })?;
+        let mut all_reduce = lock(&context);
+        act(&mut all_reduce)
+    }
+}
+
+/// A handle's bytes, as a caller gives them.
+fn handle_from(bytes: &[u8]) -> Result<Handle, Error> {
+    Handle::try_from(bytes).map_err(|_| Error::Count {
+        what: "bytes of a handle",
+        expected: 64,
+        found: bytes.len(),
+    })
+}
+
+/// An offset into an allocation, as a caller gives it.
+fn offset_from(offset: i64) -> Result<usize, Error> {
+    usize::try_from(offset).map_err(|_| Error::Tensor { problem: format!("an offset of {offset} bytes") })
+}
+
+/// As many offsets as handles.
+fn check_count(what: &'static str, expected: usize, found: usize) -> Result<(), Error> {
+    if expected == found { Ok(()) } else { Err(Error::Count { what, expected, found }) }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
