@@ -165,12 +165,15 @@ def on_amds_platform(comm: unisono.Communicator) -> None:
     assert meta.dtype == torch.int8 and not meta.any()
     handles = exchanged(comm, bytes(allreduce.get_meta_buffer_ipc_handle(meta).tolist()))
     table = torch.zeros(64 * ROWS, dtype=torch.uint8)
-    fa = allreduce.init_custom_ar(meta, table, handles, [0] * comm.world_size, comm.rank, True)
+    # As SGLang calls it: handles are bytes of any value.
+    begin = torch.ops.unisono.init_custom_ar.default
+    fa = begin(meta, table, handles, [0] * comm.world_size, comm.rank, True)
     staging = allreduce.allocate_meta_buffer(MOST)
     handles = exchanged(comm, bytes(allreduce.get_meta_buffer_ipc_handle(staging).tolist()))
     # Text of one character per byte is the same.
     text = [handle.decode("latin-1") for handle in handles]
     allreduce.register_buffer(fa, staging, text, [0] * comm.world_size)
+    torch.ops.unisono.register_buffer(fa, staging, handles, [0] * comm.world_size)
     comm.barrier()
     all_inputs = inputs(comm.world_size, 500, torch.bfloat16, 3)
     expected = sum(one.float() for one in all_inputs).to(torch.bfloat16)

@@ -7,8 +7,12 @@
 //!
 //! The invariant: all ranks make the same calls in the same order, so row *n* means the same buffer everywhere.
 
+mod table;
+
 use std::collections::HashMap;
 use std::time::Duration;
+
+use table::Table;
 
 use crate::driver::{Driver, Handle};
 use crate::dtype::DType;
@@ -68,25 +72,6 @@ struct Captured {
     row: u64,
 }
 
-/// Rows of pointers in device memory.
-#[derive(Debug)]
-struct Table {
-    address: u64,
-    rows: usize,
-    taken: usize,
-}
-
-impl Table {
-    /// Takes the next row; returns its address.
-    fn take_row(&mut self) -> Result<u64, Error> {
-        if self.taken == self.rows {
-            return Err(Error::TableFull { rows: self.rows });
-        }
-        self.taken += 1;
-        Ok(self.address + ((self.taken - 1) * ROW_BYTES) as u64)
-    }
-}
-
 impl<D: Driver> AllReduce<D> {
     /// How long a kernel waits for a peer unless told otherwise.
     pub const DEFAULT_PATIENCE: Duration = Duration::from_secs(30 * 60);
@@ -127,7 +112,7 @@ impl<D: Driver> AllReduce<D> {
             world,
             signals,
             scratch_bytes,
-            table: Table { address: table, rows: table_bytes / ROW_BYTES, taken: 0 },
+            table: Table::new(table, table_bytes),
             overdue,
             patience: Self::DEFAULT_PATIENCE,
             most_blocks: MAX_BLOCKS,

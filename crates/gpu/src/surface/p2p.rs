@@ -6,10 +6,13 @@
 use crate::driver::{Driver, Handle};
 use crate::error::Error;
 
+/// Gives this rank's bytes to all, and returns those of all ranks, in their order.
+pub type Exchange<'a> = dyn FnMut(&[u8]) -> Result<Vec<Vec<u8>>, Error> + 'a;
+
 /// Bytes that a rank writes for each peer.
 const BYTES: usize = 256;
 
-/// Tries it out. `exchange` gives this rank's bytes to all and returns those of all ranks, in their order.
+/// Tries it out.
 ///
 /// # Errors
 ///
@@ -18,7 +21,7 @@ pub fn check<D: Driver>(
     driver: &D,
     rank: usize,
     world: usize,
-    exchange: &mut dyn FnMut(&[u8]) -> Result<Vec<Vec<u8>>, Error>,
+    exchange: &mut Exchange<'_>,
 ) -> Result<(), Error> {
     let own = driver.allocate(BYTES * world)?;
     let mut opened = Vec::new();
@@ -38,7 +41,7 @@ fn try_out<D: Driver>(
     world: usize,
     own: u64,
     opened: &mut Vec<u64>,
-    exchange: &mut dyn FnMut(&[u8]) -> Result<Vec<Vec<u8>>, Error>,
+    exchange: &mut Exchange<'_>,
 ) -> Result<(), Error> {
     let exported = driver.export(own);
     // Also a rank that has no handle comes to all exchanges.
@@ -48,12 +51,12 @@ fn try_out<D: Driver>(
     exchange(&[u8::from(written.is_ok())])?;
     let bases = written?;
     let mut found = vec![0; BYTES];
-    for peer in 0..world {
+    for (peer, base) in bases.iter().enumerate() {
         driver.read(own + (peer * BYTES) as u64, &mut found)?;
         if found != pattern(peer, rank) {
             return Err(Error::NoPeerAccess { rank, by: peer, what: "written" });
         }
-        driver.read(bases[peer] + (rank * BYTES) as u64, &mut found)?;
+        driver.read(base + (rank * BYTES) as u64, &mut found)?;
         if found != pattern(rank, peer) {
             return Err(Error::NoPeerAccess { rank: peer, by: rank, what: "read" });
         }

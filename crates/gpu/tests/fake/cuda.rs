@@ -163,11 +163,14 @@ pub extern "C" fn cuMemFree_v2(address: u64) -> c_int {
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuMemHostAlloc(memory: *mut *mut c_void, bytes: usize, flags: c_uint) -> c_int {
+    if flags != 3 {
+        return INVALID_VALUE;
+    }
     let found = |state: &State| {
         state.device.allocate_host(bytes).map(|at| std::ptr::with_exposed_provenance_mut(at as usize))
     };
     // SAFETY: the caller's place.
-    now(|state| if flags == 3 { unsafe { put(memory, found(state)) } } else { INVALID_VALUE })
+    now(|state| unsafe { put(memory, found(state)) })
 }
 
 #[unsafe(no_mangle)]
@@ -232,9 +235,8 @@ pub unsafe extern "C" fn cuMemcpyHtoDAsync_v2(
     _stream: *mut c_void,
 ) -> c_int {
     // SAFETY: the caller's bytes.
-    with_context(|state| {
-        code(state.device.write(to, unsafe { std::slice::from_raw_parts(from.cast(), bytes) }))
-    })
+    let bytes = unsafe { std::slice::from_raw_parts(from.cast(), bytes) };
+    with_context(|state| code(state.device.write(to, bytes)))
 }
 
 #[unsafe(no_mangle)]
@@ -245,9 +247,8 @@ pub unsafe extern "C" fn cuMemcpyDtoHAsync_v2(
     _stream: *mut c_void,
 ) -> c_int {
     // SAFETY: the caller's place for so many bytes.
-    with_context(|state| {
-        code(state.device.read(from, unsafe { std::slice::from_raw_parts_mut(to.cast(), bytes) }))
-    })
+    let into = unsafe { std::slice::from_raw_parts_mut(to.cast(), bytes) };
+    with_context(|state| code(state.device.read(from, into)))
 }
 
 #[unsafe(no_mangle)]
@@ -262,12 +263,11 @@ pub struct IpcHandle([u8; 64]);
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuIpcOpenMemHandle_v2(address: *mut u64, handle: IpcHandle, flags: c_uint) -> c_int {
+    if flags != 1 {
+        return INVALID_VALUE;
+    }
     // SAFETY: the caller's place.
-    now(
-        |state| {
-            if flags == 1 { unsafe { put(address, state.device.open(&handle.0)) } } else { INVALID_VALUE }
-        },
-    )
+    now(|state| unsafe { put(address, state.device.open(&handle.0)) })
 }
 
 #[unsafe(no_mangle)]

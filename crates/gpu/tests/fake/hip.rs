@@ -163,11 +163,11 @@ pub extern "C" fn hipFree(memory: *mut c_void) -> c_int {
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hipHostMalloc(memory: *mut *mut c_void, bytes: usize, flags: c_uint) -> c_int {
+    if flags != 0x4000_0003 {
+        return INVALID_VALUE;
+    }
     // SAFETY: the caller's place.
-    now(|state| match flags {
-        0x4000_0003 => unsafe { put(memory, state.device.allocate_host(bytes).map(pointer)) },
-        _ => INVALID_VALUE,
-    })
+    now(|state| unsafe { put(memory, state.device.allocate_host(bytes).map(pointer)) })
 }
 
 #[unsafe(no_mangle)]
@@ -231,11 +231,16 @@ pub unsafe extern "C" fn hipMemcpyAsync(
     _stream: *mut c_void,
 ) -> c_int {
     let (to_address, from_address) = (to.addr() as u64, from.addr() as u64);
-    // SAFETY: what the kind says is the host's is the caller's.
     with_device(|state| match kind {
-        1 => code(state.device.write(to_address, unsafe { std::slice::from_raw_parts(from.cast(), bytes) })),
+        1 => {
+            // SAFETY: the kind says that these are the host's.
+            let bytes = unsafe { std::slice::from_raw_parts(from.cast(), bytes) };
+            code(state.device.write(to_address, bytes))
+        }
         2 => {
-            code(state.device.read(from_address, unsafe { std::slice::from_raw_parts_mut(to.cast(), bytes) }))
+            // SAFETY: as above.
+            let into = unsafe { std::slice::from_raw_parts_mut(to.cast(), bytes) };
+            code(state.device.read(from_address, into))
         }
         3 => code(state.device.copy(from_address, to_address, bytes)),
         _ => INVALID_VALUE,
@@ -258,11 +263,11 @@ pub unsafe extern "C" fn hipIpcOpenMemHandle(
     handle: IpcHandle,
     flags: c_uint,
 ) -> c_int {
+    if flags != 1 {
+        return INVALID_VALUE;
+    }
     // SAFETY: the caller's place.
-    now(|state| match flags {
-        1 => unsafe { put(memory, state.device.open(&handle.0).map(pointer)) },
-        _ => INVALID_VALUE,
-    })
+    now(|state| unsafe { put(memory, state.device.open(&handle.0).map(pointer)) })
 }
 
 #[unsafe(no_mangle)]

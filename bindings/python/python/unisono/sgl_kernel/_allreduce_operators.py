@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from torch._ops import OpOverload, OpOverloadPacket
 
 _COMMON = {
     "meta_size": "() -> int",
@@ -61,4 +62,33 @@ def register(library: str, schemas: dict[str, str], functions: ModuleType) -> li
         fragment.define(name + schemas[name])
         # Some have no tensor by which torch could choose a kernel, and all mean the same on any device.
         fragment.impl(name, getattr(functions, name), "CompositeExplicitAutograd")
+        if "str[]" in schemas[name]:
+            _take_bytes(getattr(getattr(torch.ops, library), name))
     return added
+
+
+def _as_text(argument: Any) -> Any:
+    """Handles are bytes, and schemas say text: torch gives a kernel in Python no bytes that are not UTF-8."""
+    if isinstance(argument, (list, tuple)):
+        return [one.decode("latin-1") if isinstance(one, bytes) else one for one in argument]
+    return argument
+
+
+class _Packet(OpOverloadPacket):  # type: ignore[misc]
+    """An operator that takes handles as bytes, too."""
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        return self._op(*map(_as_text, args), **{name: _as_text(value) for name, value in kwargs.items()})
+
+
+class _Overload(OpOverload):  # type: ignore[type-arg, misc]
+    """As `_Packet`, of what is called as `torch.ops.sgl_kernel.init_custom_ar.default`."""
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        return self._op(*map(_as_text, args), **{name: _as_text(value) for name, value in kwargs.items()})
+
+
+def _take_bytes(packet: Any) -> None:
+    packet.__class__ = _Packet
+    for overload in packet.overloads():
+        getattr(packet, overload).__class__ = _Overload

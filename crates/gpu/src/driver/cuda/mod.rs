@@ -141,8 +141,8 @@ impl Driver for Device {
         // SAFETY: so many bytes were just allocated there.
         let zeroed = shared
             .call_uncaptured("cuMemsetD8Async", || unsafe { (cuda.cuMemsetD8Async)(base, 0, bytes, stream) });
-        // SAFETY: the stream is our own.
         let zeroed = zeroed.and_then(|()| {
+            // SAFETY: the stream is our own.
             shared.call_uncaptured("cuStreamSynchronize", || unsafe { (cuda.cuStreamSynchronize)(stream) })
         });
         match zeroed {

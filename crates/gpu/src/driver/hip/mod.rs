@@ -111,8 +111,8 @@ impl Device {
         // SAFETY: so many bytes were just allocated there.
         let done = shared
             .call_uncaptured("hipMemsetAsync", || unsafe { (hip.hipMemsetAsync)(base, 0, bytes, stream) });
-        // SAFETY: the stream is our own.
         let done = done.and_then(|()| {
+            // SAFETY: the stream is our own.
             shared.call_uncaptured("hipStreamSynchronize", || unsafe { (hip.hipStreamSynchronize)(stream) })
         });
         let address = base.expose_provenance() as u64;
@@ -179,9 +179,9 @@ impl Driver for Device {
 
     fn allocate(&self, bytes: usize) -> Result<u64, Error> {
         let mut base = null_mut();
+        let hip = &self.shared.hip;
         // SAFETY: a place for one pointer.
-        self.shared
-            .call_uncaptured("hipMalloc", || unsafe { (self.shared.hip.hipMalloc)(&raw mut base, bytes) })?;
+        self.shared.call_uncaptured("hipMalloc", || unsafe { (hip.hipMalloc)(&raw mut base, bytes) })?;
         self.zeroed(base, bytes)
     }
 
