@@ -11,7 +11,7 @@ use crate::plan::Algorithm;
 pub struct Code {
     /// For NVIDIA, and for the simulator.
     pub ptx: &'static str,
-    /// For AMD: a generation's name, and its code object.
+    /// For AMD: a generation's name, and its code object; empty where there is none.
     pub code_objects: [(&'static str, &'static [u8]); 2],
 }
 

@@ -133,7 +133,7 @@ impl Device {
             return Ok(*module);
         }
         let (hip, mut module) = (&self.shared.hip, null_mut());
-        for (_, image) in code.code_objects {
+        for (_, image) in code.code_objects.into_iter().filter(|(_, image)| !image.is_empty()) {
             let mut said = SUCCESS;
             // SAFETY: a whole code object, whose header says how long it is; a place for one pointer.
             let loaded = self.shared.call_uncaptured("hipModuleLoadData", || unsafe {
@@ -383,5 +383,5 @@ impl Driver for Device {
 }
 
 fn key_of(code: &Code) -> usize {
-    code.code_objects[0].1.as_ptr().addr()
+    code.ptx.as_ptr().addr()
 }

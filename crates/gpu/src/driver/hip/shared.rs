@@ -26,7 +26,7 @@ pub(super) struct Shared {
 
 #[derive(Debug, Default)]
 pub(super) struct Modules {
-    /// By where the first code object is: it is static.
+    /// By where the same kernels' PTX is: it is static.
     pub(super) loaded: HashMap<usize, usize>,
     pub(super) kernels: HashMap<(usize, String), Kernel>,
 }
