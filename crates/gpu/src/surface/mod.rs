@@ -10,13 +10,15 @@
 pub mod cuda;
 pub mod p2p;
 pub mod rocm;
+mod table;
 mod tensor;
 pub mod topology;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use table::Table;
 pub use tensor::Tensor;
 
 use crate::all_reduce::{AllReduce, Peers, Staging};
@@ -29,13 +31,7 @@ use crate::layout::META_BYTES;
 #[derive(Debug, Default)]
 pub struct Surface {
     devices: Mutex<HashMap<usize, Device>>,
-    contexts: Mutex<Contexts>,
-}
-
-#[derive(Debug, Default)]
-struct Contexts {
-    last: i64,
-    all: HashMap<i64, Arc<Mutex<AllReduce<Device>>>>,
+    all_reduces: Table<AllReduce<Device>>,
 }
 
 impl Surface {
@@ -70,13 +66,8 @@ impl Surface {
     ///
     /// [`Error::Context`]; [`Error::Driver`], after what could be given back has been.
     pub fn dispose(&self, fa: i64) -> Result<(), Error> {
-        let removed = lock(&self.contexts).all.remove(&fa);
-        let context = removed.ok_or(Error::Context { what: "all-reduce", handle: fa })?;
-        match Arc::try_unwrap(context) {
-            Ok(context) => context.into_inner().unwrap_or_else(PoisonError::into_inner).dispose(),
-            // Another thread is in a call with it; it gives everything back when it has ended.
-            Err(_) => Ok(()),
-        }
+        // If another thread is in a call with it, that call gives everything back when it ends.
+        self.all_reduces.remove(ALL_REDUCE, fa)?.map_or(Ok(()), AllReduce::dispose)
     }
 
     /// From now on kernels of this all-reduce wait so long for a peer before they say [`Error::Overdue`].
@@ -139,11 +130,7 @@ impl Surface {
     }
 
     fn keep(&self, all_reduce: AllReduce<Device>) -> i64 {
-        let mut contexts = lock(&self.contexts);
-        contexts.last += 1;
-        let handle = contexts.last;
-        contexts.all.insert(handle, Arc::new(Mutex::new(all_reduce)));
-        handle
+        self.all_reduces.add(all_reduce)
     }
 
     fn with<T>(
@@ -151,12 +138,12 @@ impl Surface {
         fa: i64,
         act: impl FnOnce(&mut AllReduce<Device>) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let context = lock(&self.contexts).all.get(&fa).cloned();
-        let context = context.ok_or(Error::Context { what: "all-reduce", handle: fa })?;
-        let mut all_reduce = lock(&context);
-        act(&mut all_reduce)
+        self.all_reduces.with(ALL_REDUCE, fa, act)
     }
 }
+
+/// What a handle of [`Surface::dispose`] is of, in errors.
+const ALL_REDUCE: &str = "all-reduce";
 
 /// A handle's bytes, as a caller gives them.
 fn handle_from(bytes: &[u8]) -> Result<Handle, Error> {
