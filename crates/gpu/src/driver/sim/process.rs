@@ -49,6 +49,8 @@ struct Inner {
     is_over: Arc<AtomicBool>,
     thread: Mutex<Option<JoinHandle<()>>>,
     link: Link,
+    /// Whose the thread is: a forked child has neither it nor the memory.
+    process: u32,
 }
 
 /// What the device's thread is told.
@@ -111,6 +113,7 @@ impl ProcessDevice {
                 is_over,
                 thread: Mutex::new(Some(thread)),
                 link,
+                process: process::pid(),
             }),
         })
     }
@@ -144,6 +147,10 @@ impl ProcessDevice {
     }
 
     fn order(&self, call: &'static str, order: Order) -> Result<(), Error> {
+        if self.inner.process != process::pid() {
+            let parent = self.inner.process;
+            return Err(refused(call, format!("the device belongs to process {parent}, which was forked")));
+        }
         let orders = lock(&self.inner.orders);
         let sent = orders.as_ref().is_some_and(|orders| orders.send(order).is_ok());
         if sent { Ok(()) } else { Err(refused(call, "the device's thread has ended")) }
@@ -217,7 +224,7 @@ impl Drop for Inner {
     fn drop(&mut self) {
         self.is_over.store(true, Ordering::Relaxed);
         *lock(&self.orders) = None;
-        if let Some(thread) = lock(&self.thread).take() {
+        if let Some(thread) = lock(&self.thread).take().filter(|_| self.process == process::pid()) {
             // A panic there has been printed; there is nothing to add.
             let _ = thread.join();
         }
