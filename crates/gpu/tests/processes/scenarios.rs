@@ -137,6 +137,14 @@ fn refusals(rank: &Rank) {
         Platform::Hip => "hipErrorInvalidValue (1): invalid argument",
     };
     assert!(refused_open(&[7; 64]).contains(code), "{}", refused_open(&[7; 64]));
+    let code = match engine.device.platform() {
+        Platform::Sim => "",
+        Platform::Cuda => "cuDeviceGet: CUDA_ERROR_INVALID_DEVICE (101): invalid device ordinal",
+        Platform::Hip => "hipSetDevice: there is no device 99; there are 2",
+    };
+    let other =
+        Device::of(engine.device.platform(), 99).map_or_else(|error| error.to_string(), |_| String::new());
+    assert_eq!(other, code);
     // A handle ends with its allocation.
     let own = engine.device.allocate(4096).unwrap();
     let handles = rank.exchange(&engine.device.export(own).unwrap());
