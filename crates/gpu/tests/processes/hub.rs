@@ -86,6 +86,7 @@ pub(crate) fn run(scenario: &str, world: usize, variables: &[(&str, String)]) {
     let mut children: Vec<Child> = (0..world).map(start).collect();
     let ranks = accept(&listener, world, &mut children);
     let _ = std::fs::remove_file(&socket);
+    let have_come = ranks.is_some();
     if let Some(ranks) = ranks {
         while let Some(all) = ranks.iter().map(receive).collect::<Option<Vec<_>>>() {
             ranks.iter().for_each(|rank| all.iter().for_each(|bytes| send(rank, bytes)));
@@ -100,6 +101,7 @@ pub(crate) fn run(scenario: &str, world: usize, variables: &[(&str, String)]) {
         }
     }
     assert!(failed.is_empty(), "{scenario}:\n{failed}");
+    assert!(have_come, "{scenario}: a rank's process ended before it came");
 }
 
 fn unique(socket: PathBuf, variables: &[(&str, String)]) -> PathBuf {
