@@ -69,7 +69,8 @@ def memory_as_tensor(device: int, size: int) -> torch.Tensor:
     memory = _Memory(device, size)
     if _core.gpu_platform(device) != "sim":
         return torch.as_tensor(memory, device=f"cuda:{device}")
-    buffer = type("Buffer", (ctypes.c_int8 * size,), {}).from_address(memory.address)
+    kind: Any = type("Buffer", (ctypes.c_int8 * size,), {})
+    buffer = kind.from_address(memory.address)
     # The tensor keeps the buffer, and the buffer the memory.
     buffer.memory = memory
     return torch.frombuffer(buffer, dtype=torch.int8)
