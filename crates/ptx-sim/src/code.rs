@@ -89,6 +89,22 @@ pub(crate) enum Operation {
         right: Source,
         more: Source,
     },
+    /// The lowest `length` bits of `from` in the place of those of `into` from `position` on.
+    Insert {
+        to: Register,
+        width: u32,
+        from: Source,
+        into: Source,
+        position: Source,
+        length: Source,
+    },
+    /// Four bytes chosen from eight.
+    Permute {
+        to: Register,
+        low: Source,
+        high: Source,
+        selector: Source,
+    },
     Compare {
         what: Comparison,
         kind: Type,
@@ -133,6 +149,12 @@ pub(crate) enum Operation {
     },
     Branch {
         target: usize,
+    },
+    /// Every lane of the warp gets what the lane has whose number differs in these bits. Orders nothing in memory.
+    Shuffle {
+        to: Register,
+        from: Source,
+        flip: Source,
     },
     Barrier(Barrier),
     Return,
@@ -192,6 +214,9 @@ pub(crate) enum Special {
 pub(crate) enum Unary {
     Negate,
     Not,
+    /// Of f32, rounded to nearest even, like the next.
+    Reciprocal,
+    SquareRoot,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -200,6 +225,7 @@ pub(crate) enum Binary {
     Subtract,
     Multiply,
     MultiplyHigh,
+    Divide,
     And,
     Or,
     Xor,

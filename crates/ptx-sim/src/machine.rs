@@ -371,6 +371,11 @@ impl<M: Memory> Machine<M> {
                 block.arrive(index, says, answer)?;
                 self.progress();
             }
+            Pause::Shuffle(shuffle) => {
+                block.threads[index as usize].seen = None;
+                block.shuffle(index, shuffle)?;
+                self.progress();
+            }
             Pause::Ended => {
                 block.ended += 1;
                 self.progress();

@@ -72,7 +72,18 @@ pub(crate) enum Pause {
         says: bool,
         answer: Option<Register>,
     },
+    /// It waits for its warp, to which it shows a value, and wants that of another lane.
+    Shuffle(Shuffle),
     Ended,
+}
+
+/// What a thread shows its warp, and what it wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Shuffle {
+    pub(crate) value: u64,
+    /// The bits in which the wanted lane's number differs.
+    pub(crate) flip: u64,
+    pub(crate) to: Register,
 }
 
 impl Thread {
@@ -138,6 +149,11 @@ impl Thread {
                             Pause::Barrier { says, answer: Some(to) }
                         }
                     });
+                }
+                Operation::Shuffle { to, from, flip } => {
+                    self.next += 1;
+                    let (value, flip) = (self.value(*from), self.value(*flip));
+                    return Ok(Pause::Shuffle(Shuffle { value, flip, to: *to }));
                 }
                 Operation::Load { order: Order::Strong { .. }, .. }
                 | Operation::Store { order: Order::Strong { .. }, .. }
@@ -229,6 +245,15 @@ impl Thread {
                 let (left, right, more) = (self.value(*left), self.value(*right), self.value(*more));
                 self.set(*to, value::multiply_add(*kind, left, right, more));
             }
+            Operation::Insert { to, width, from, into, position, length } => {
+                let (from, into) = (self.value(*from), self.value(*into));
+                let (position, length) = (self.value(*position), self.value(*length));
+                self.set(*to, value::insert(*width, from, into, position, length));
+            }
+            Operation::Permute { to, low, high, selector } => {
+                let (low, high, selector) = (self.value(*low), self.value(*high), self.value(*selector));
+                self.set(*to, value::permute(low, high, selector));
+            }
             Operation::Compare { what, kind, to, left, right } => {
                 let holds = value::compare(*what, *kind, self.value(*left), self.value(*right));
                 self.set(*to, u64::from(holds));
@@ -246,6 +271,7 @@ impl Thread {
             | Operation::Atomic { .. }
             | Operation::Branch { .. }
             | Operation::Barrier(_)
+            | Operation::Shuffle { .. }
             | Operation::Return => {}
         }
     }

@@ -108,6 +108,64 @@ fn bits_are_moved_and_combined() {
 }
 
 #[test]
+fn bits_are_inserted_bytes_chosen_and_floats_divided() {
+    assert_eq!(in_r1("mov.u32 %r2, 0xabcd; bfi.b32 %r1, %r2, 0x11111111, 8, 8;"), 0x1111_cd11);
+    assert_eq!(in_d1("mov.u64 %d2, 5; mov.u64 %d3, 7; bfi.b64 %d1, %d2, %d3, 32, 32;"), (7, 5));
+    assert_eq!(in_r1("mov.u32 %r2, 0x44332211; prmt.b32 %r1, %r2, 0x88776655, 0x7401;"), 0x8855_1122);
+    assert_eq!(in_r1("mov.u32 %r2, 17; div.u32 %r1, %r2, 5;"), 3);
+    assert_eq!(in_r1("mov.f32 %f2, 0f40400000; rcp.rn.f32 %f1, %f2; mov.b32 %r1, %f1;"), 0x3eaa_aaab);
+    assert_eq!(in_r1("mov.f32 %f2, 0f40000000; sqrt.rn.f32 %f1, %f2; mov.b32 %r1, %f1;"), 0x3fb5_04f3);
+    let head = "mov.f32 %f2, 0f3F800000; mov.f32 %f3, 0f7FC00000;";
+    assert_eq!(in_r1(&format!("{head} max.f32 %f1, %f3, %f2; mov.b32 %r1, %f1;")), 0x3f80_0000);
+    assert_eq!(in_r1(&format!("{head} min.f32 %f1, %f2, 0fC0000000; mov.b32 %r1, %f1;")), 0xc000_0000);
+}
+
+/// Every thread shows its number and finds that of another; and then reads what that one wrote.
+fn shuffled(threads: u32, flip: u32, seed: u64) -> (Vec<u32>, u64) {
+    let kernel = kernel(&format!(
+        "mov.u32 %r1, %tid.x; mul.wide.u32 %d1, %r1, 4; add.s64 %d2, %d0, %d1; st.global.u32 [%d2], %r1;
+         shfl.sync.bfly.b32 %r2, %r1, {flip}, 0x1f, 0xffffffff; mul.wide.u32 %d3, %r2, 4; add.s64 %d3, %d0, %d3;
+         ld.global.u32 %r3, [%d3]; st.global.u32 [%d2+2048], %r3;"
+    ));
+    let mut machine = machine(1);
+    machine.enqueue(0, launch(&kernel, 1, threads)).unwrap();
+    machine.run(seed).unwrap();
+    (words(&mut machine, 512 + threads as usize)[512..].to_vec(), machine.report().race_count)
+}
+
+#[test]
+fn lanes_of_a_warp_see_one_anothers_values_which_orders_nothing_in_memory() {
+    for (threads, flip) in [(64, 1), (64, 4), (40, 16), (32, 0)] {
+        let (found, races) = shuffled(threads, flip, 5);
+        let expected = (0..threads).map(|thread| {
+            let other = thread ^ flip;
+            if other < threads { other } else { thread }
+        });
+        assert_eq!(found, expected.collect::<Vec<_>>());
+        assert_eq!(races > 0, flip != 0, "what the other lane wrote is not published by a shuffle");
+    }
+}
+
+#[test]
+fn a_shuffle_without_the_whole_warp_hangs_and_one_of_two_is_a_fault() {
+    let uneven = kernel(
+        "mov.u32 %r1, %tid.x; setp.lt.u32 %p1, %r1, 3; @%p1 ret; shfl.sync.bfly.b32 %r2, %r1, 1, 0x1f, 0xffffffff;",
+    );
+    let mut machine = self::machine(1);
+    machine.enqueue(0, launch(&uneven, 1, 8)).unwrap();
+    let Err(Stopped::Hang(hang)) = machine.run(0) else { panic!("a hang") };
+    assert_eq!(hang.waiting[0].for_what, Awaited::Warp { arrived: 5 });
+    let two = kernel(
+        "mov.u32 %r1, %tid.x; setp.eq.u32 %p1, %r1, 0; @%p1 bra L; shfl.sync.bfly.b32 %r2, %r1, 1, 0x1f, 0xffffffff;
+         bra M;\nL: shfl.sync.bfly.b32 %r2, %r1, 1, 0x1f, 0xffffffff;\nM:",
+    );
+    let mut machine = self::machine(1);
+    machine.enqueue(0, launch(&two, 1, 2)).unwrap();
+    let Err(Stopped::Fault { problem, .. }) = machine.run(0) else { panic!("a fault") };
+    assert!(problem.contains("at another instruction"), "{problem}");
+}
+
+#[test]
 fn comparisons_set_predicates_and_guards_heed_them() {
     for (text, expected) in [
         ("setp.eq.s32 %p1, %r2, 5;", true),
@@ -336,6 +394,12 @@ fn opcodes_and_modifiers_that_are_not_known_are_errors_with_their_line() {
     for instruction in [
         "add.ftz.f32 %f1, %f2, %f3;",
         "add.rz.f32 %f1, %f2, %f3;",
+        "rcp.approx.f32 %f1, %f2;",
+        "max.NaN.f32 %f1, %f2, %f3;",
+        "div.s32 %r1, %r2, %r3;",
+        "prmt.b32.f4e %r1, %r2, %r3, 0;",
+        "shfl.sync.idx.b32 %r1, %r2, 0, 0x1f, 0xffffffff;",
+        "shfl.sync.bfly.b32 %r1, %r2, 1, 0x1f, 0xff;",
         "mul.rn.ftz.f32 %f1, %f2, %f3;",
         "setp.equ.f32 %p1, %f1, %f2;",
         "ld.global.nc.u32 %r1, [%d1];",

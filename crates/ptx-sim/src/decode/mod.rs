@@ -84,8 +84,14 @@ impl<'a> Decoder<'a> {
             "xor" => self.binary(Binary::Xor, &[Meaning::Bits])?,
             "shl" => self.binary(Binary::ShiftLeft, &[Meaning::Bits])?,
             "shr" => self.binary(Binary::ShiftRight, &[Meaning::Bits, Meaning::Unsigned, Meaning::Signed])?,
-            "min" => self.binary(Binary::Minimum, &[Meaning::Unsigned, Meaning::Signed])?,
-            "max" => self.binary(Binary::Maximum, &[Meaning::Unsigned, Meaning::Signed])?,
+            "min" => self.extreme(Binary::Minimum)?,
+            "max" => self.extreme(Binary::Maximum)?,
+            "div" => self.binary(Binary::Divide, &[Meaning::Unsigned])?,
+            "rcp" => self.root(Unary::Reciprocal)?,
+            "sqrt" => self.root(Unary::SquareRoot)?,
+            "bfi" => self.insert()?,
+            "prmt" => self.permute()?,
+            "shfl" => self.shuffle()?,
             "neg" => self.unary(Unary::Negate, Meaning::Signed)?,
             "not" => self.unary(Unary::Not, Meaning::Bits)?,
             "setp" => self.compare()?,
@@ -219,6 +225,58 @@ impl<'a> Decoder<'a> {
     fn unary(&mut self, what: Unary, meaning: Meaning) -> Decoded<Operation> {
         let kind = self.kind_of(&[meaning], &[1, 16, 32, 64])?;
         Ok(Operation::Unary { what, kind, to: self.register()?, from: self.source(kind)? })
+    }
+
+    /// Of two floats of which one is a NaN, the other.
+    fn extreme(&mut self, what: Binary) -> Decoded<Operation> {
+        match self.modifiers.first() {
+            Some(&"f32") => self.binary(what, &[Meaning::Float]),
+            _ => self.binary(what, &[Meaning::Unsigned, Meaning::Signed]),
+        }
+    }
+
+    fn root(&mut self, what: Unary) -> Decoded<Operation> {
+        self.expect("rn")?;
+        let kind = self.kind_of(&[Meaning::Float], &[32])?;
+        Ok(Operation::Unary { what, kind, to: self.register()?, from: self.source(kind)? })
+    }
+
+    fn insert(&mut self) -> Decoded<Operation> {
+        let kind = self.kind_of(&[Meaning::Bits], &[32, 64])?;
+        let place = Type { meaning: Meaning::Unsigned, width: 32 };
+        Ok(Operation::Insert {
+            to: self.register()?,
+            width: kind.width,
+            from: self.source(kind)?,
+            into: self.source(kind)?,
+            position: self.source(place)?,
+            length: self.source(place)?,
+        })
+    }
+
+    /// Without a mode: each byte's number stands in the selector.
+    fn permute(&mut self) -> Decoded<Operation> {
+        let kind = self.kind_of(&[Meaning::Bits], &[32])?;
+        Ok(Operation::Permute {
+            to: self.register()?,
+            low: self.source(kind)?,
+            high: self.source(kind)?,
+            selector: self.source(kind)?,
+        })
+    }
+
+    /// Between all lanes of a warp.
+    fn shuffle(&mut self) -> Decoded<Operation> {
+        self.expect("sync")?;
+        self.expect("bfly")?;
+        let kind = self.kind_of(&[Meaning::Bits], &[32])?;
+        let (to, from, flip) = (self.register()?, self.source(kind)?, self.source(kind)?);
+        match (self.source(kind)?, self.source(kind)?) {
+            (Source::Constant(0x1f), Source::Constant(0xffff_ffff)) => {
+                Ok(Operation::Shuffle { to, from, flip })
+            }
+            _ => Err("only between all 32 lanes".into()),
+        }
     }
 
     fn compare(&mut self) -> Decoded<Operation> {
