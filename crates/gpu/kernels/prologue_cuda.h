@@ -7,6 +7,8 @@
 #define DEVICE_METHOD __device__ __forceinline__
 #define KERNEL extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 1)
 #define BY_VALUE const __grid_constant__
+// Of a variable: all threads of the block have it, and no other block.
+#define BLOCK_OWN __shared__
 
 // Threads of a block: 512, unless the file that includes this says otherwise.
 #ifndef THREADS
@@ -65,9 +67,10 @@ DEVICE float float_of(u32 bits) { return __uint_as_float(bits); }
 // One addition, rounded to nearest even, never fused with anything.
 DEVICE float add(float left, float right) { return __fadd_rn(left, right); }
 
-// One multiplication, and one over a number, each rounded to nearest even.
+// One multiplication, one over a number, and a root, each rounded to nearest even.
 DEVICE float mul(float left, float right) { return __fmul_rn(left, right); }
 DEVICE float reciprocal(float value) { return __frcp_rn(value); }
+DEVICE float square_root(float value) { return __fsqrt_rn(value); }
 
 // What the thread has whose index within its eight differs in this bit; all threads of the block come here.
 template <u32 bit>

@@ -6,6 +6,7 @@
 #define DEVICE_METHOD __attribute__((device, always_inline)) inline
 #define KERNEL extern "C" __attribute__((global, amdgpu_flat_work_group_size(THREADS, THREADS))) void
 #define BY_VALUE const
+#define BLOCK_OWN static __attribute__((shared))
 
 #ifndef THREADS
 #define THREADS 512
@@ -69,9 +70,10 @@ DEVICE float float_of(u32 bits) { return __builtin_bit_cast(float, bits); }
 // Compiled with -ffp-contract=off.
 DEVICE float add(float left, float right) { return left + right; }
 
-// No fast arithmetic is on: a division is rounded to nearest even.
+// No fast arithmetic is on: a division or a root is rounded to nearest even.
 DEVICE float mul(float left, float right) { return left * right; }
 DEVICE float reciprocal(float value) { return 1.0f / value; }
+DEVICE float square_root(float value) { return __builtin_sqrtf(value); }
 
 // The pattern: all lanes of 32, none set, one flipped.
 template <u32 bit>

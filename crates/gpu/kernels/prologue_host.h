@@ -89,6 +89,7 @@ DEVICE float add(float left, float right) { return left + right; }
 
 DEVICE float mul(float left, float right) { return left * right; }
 DEVICE float reciprocal(float value) { return 1.0f / value; }
+DEVICE float square_root(float value) { return __builtin_sqrtf(value); }
 
 template <u32 bit>
 DEVICE u32 shuffle_xor(u32 mine) {

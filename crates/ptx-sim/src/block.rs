@@ -8,7 +8,7 @@ use crate::code::{Kernel, Register};
 use crate::error::{Awaited, Waiting};
 use crate::machine::Launch;
 use crate::report::Who;
-use crate::thread::{Shuffle, Thread};
+use crate::thread::{Shared, Shuffle, Thread};
 
 /// A block that is running.
 #[derive(Debug)]
@@ -16,6 +16,8 @@ pub(crate) struct Block {
     pub(crate) id: BlockId,
     pub(crate) launch: Arc<Launch>,
     pub(crate) threads: Vec<Thread>,
+    /// What all of them have, and no other block.
+    pub(crate) shared: Shared,
     /// Threads that can run, in no order.
     pub(crate) ready: Vec<u32>,
     pub(crate) ended: usize,
@@ -35,12 +37,13 @@ struct Arrived {
 }
 
 impl Block {
-    pub(crate) fn new(id: BlockId, launch: Arc<Launch>, heard: &Rc<Clock>) -> Self {
+    pub(crate) fn new(id: BlockId, launch: Arc<Launch>, heard: &Rc<Clock>, detects_races: bool) -> Self {
         let thread = |index| Thread::new(index, ThreadClock::new(Rc::clone(heard), id, index));
         let threads: Vec<_> = (0..launch.threads).map(thread).collect();
         let ready = (0..launch.threads).collect();
         let shuffling = vec![Vec::new(); launch.threads.div_ceil(WARP) as usize];
-        Self { id, launch, threads, ready, ended: 0, arrived: Vec::new(), shuffling }
+        let shared = Shared::new(launch.kernel.shared_bytes, detects_races);
+        Self { id, launch, threads, shared, ready, ended: 0, arrived: Vec::new(), shuffling }
     }
 
     pub(crate) fn kernel(&self) -> &Kernel {

@@ -14,6 +14,8 @@ pub struct Kernel {
     pub(crate) parameters: Vec<Parameter>,
     pub(crate) max_threads: Option<u32>,
     pub(crate) registers: usize,
+    /// Bytes that each block has for itself.
+    pub(crate) shared_bytes: usize,
     pub(crate) code: Vec<Instruction>,
 }
 
@@ -150,6 +152,19 @@ pub(crate) enum Operation {
     Branch {
         target: usize,
     },
+    /// The sum of what all devices of a multicast object have at an address of it.
+    MulticastLoad {
+        to: Vec<Register>,
+        kind: Multicast,
+        order: Order,
+        address: Address,
+    },
+    /// To all devices of a multicast object.
+    MulticastStore {
+        from: Vec<Source>,
+        order: Order,
+        address: Address,
+    },
     /// Every lane of the warp gets what the lane has whose number differs in these bits. Orders nothing in memory.
     Shuffle {
         to: Register,
@@ -176,8 +191,19 @@ pub(crate) struct Address {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Space {
     Parameters,
+    /// The block's own.
+    Shared,
     /// Device memory, also where an address names no space.
     Global,
+}
+
+/// What the 32 bits of a register are to a multicast object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Multicast {
+    F32,
+    /// Two, added in f32.
+    F16x2,
+    Bf16x2,
 }
 
 /// What a type's bits mean.

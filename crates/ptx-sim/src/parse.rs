@@ -21,11 +21,13 @@ struct Parser {
     end: u32,
 }
 
-/// The registers of an entry, and what their names mean in the blocks that are open.
+/// The registers of an entry, what their names mean in the blocks that are open, and its other variables.
 #[derive(Default)]
 struct Registers {
     widths: Vec<u32>,
     scopes: Vec<HashMap<String, Register>>,
+    /// What each block has for itself.
+    shared: Vec<Parameter>,
 }
 
 impl Registers {
@@ -81,12 +83,13 @@ impl Parser {
                 other => return Err(self.error(format!("`{other}` is not known before an entry's body"))),
             }
         }
-        let mut registers = Registers { widths: Vec::new(), scopes: vec![HashMap::new()] };
+        let mut registers = Registers { scopes: vec![HashMap::new()], ..Registers::default() };
         let mut statements = Vec::new();
         while !registers.scopes.is_empty() {
             self.statement(&mut registers, &mut statements)?;
         }
-        Ok(Entry { name, parameters, max_threads, registers: registers.widths, statements })
+        let Registers { widths, shared, .. } = registers;
+        Ok(Entry { name, parameters, shared, max_threads, registers: widths, statements })
     }
 
     fn numbers(&mut self) -> Result<Vec<u64>, ParseError> {
@@ -99,35 +102,38 @@ impl Parser {
 
     fn parameters(&mut self) -> Result<Vec<Parameter>, ParseError> {
         let mut found = Vec::new();
-        let mut offset = 0_usize;
         if !self.eat('(') || self.eat(')') {
             return Ok(found);
         }
         loop {
             self.expect_word(".param")?;
-            let mut kind = self.word()?;
-            let mut alignment = None;
-            if kind == ".align" {
-                alignment = Some(self.size()?);
-                kind = self.word()?;
-            }
-            let width =
-                width_of(&kind).ok_or_else(|| self.error(format!("`{kind}` is no type")))? as usize / 8;
-            let name = self.word()?;
-            let mut bytes = width;
-            if self.eat('[') {
-                bytes *= self.size()?;
-                self.expect(']')?;
-            }
-            let alignment = alignment.unwrap_or(width).max(1);
-            offset = offset.next_multiple_of(alignment);
-            found.push(Parameter { name, offset, bytes });
-            offset += bytes;
+            self.variable(&mut found)?;
             if !self.eat(',') {
                 self.expect(')')?;
                 return Ok(found);
             }
         }
+    }
+
+    /// `.align 8 .b8 name[12]`, behind those that are there.
+    fn variable(&mut self, found: &mut Vec<Parameter>) -> Result<(), ParseError> {
+        let mut kind = self.word()?;
+        let mut alignment = None;
+        if kind == ".align" {
+            alignment = Some(self.size()?);
+            kind = self.word()?;
+        }
+        let width = width_of(&kind).ok_or_else(|| self.error(format!("`{kind}` is no type")))? as usize / 8;
+        let name = self.word()?;
+        let mut bytes = width;
+        if self.eat('[') {
+            bytes *= self.size()?;
+            self.expect(']')?;
+        }
+        let end = found.last().map_or(0, |last| last.offset + last.bytes);
+        let offset = end.next_multiple_of(alignment.unwrap_or(width).max(1));
+        found.push(Parameter { name, offset, bytes });
+        Ok(())
     }
 
     fn statement(&mut self, registers: &mut Registers, to: &mut Vec<Statement>) -> Result<(), ParseError> {
@@ -147,6 +153,10 @@ impl Parser {
         let word = self.word()?;
         let kind = match word.as_str() {
             ".reg" => return self.registers(registers),
+            ".shared" => {
+                self.variable(&mut registers.shared)?;
+                return self.expect(';');
+            }
             ".pragma" => return self.pragma(),
             _ if guard.is_none() && self.eat(':') => StatementKind::Label(word),
             _ if word.starts_with('.') => {

@@ -54,8 +54,43 @@ pub(crate) struct Effects<'a, M> {
     pub(crate) memory: &'a mut M,
     pub(crate) detector: Option<&'a mut Detector>,
     pub(crate) report: &'a mut Report,
+    pub(crate) shared: &'a mut Shared,
     /// Places of words that may have changed, for those who wait for them.
     pub(crate) changed: &'a mut Vec<u64>,
+}
+
+/// What a block has for itself; races in it are found apart from those in memory.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    bytes: Vec<u8>,
+    detector: Option<Detector>,
+}
+
+impl Shared {
+    pub(crate) fn new(bytes: usize, detects_races: bool) -> Self {
+        Self { bytes: vec![0; bytes], detector: detects_races.then(Detector::default) }
+    }
+
+    /// The bytes there; the access is looked at.
+    fn access(
+        &mut self,
+        (address, bytes): (u64, usize),
+        writes: bool,
+        line: u32,
+        clock: &ThreadClock,
+        report: &mut Report,
+    ) -> Result<&mut [u8], String> {
+        if !address.is_multiple_of(bytes as u64) {
+            return Err(format!("{bytes} bytes at {address:#x} are not aligned"));
+        }
+        if let Some(detector) = &mut self.detector {
+            let bytes = bytes as u64;
+            let touch = Touch { place: address, bytes, line, writes, strong: None, is_atomic: false };
+            detector.touch(touch, clock, report);
+        }
+        let found = self.bytes.get_mut(address as usize..(address as usize).saturating_add(bytes));
+        found.ok_or_else(|| format!("the block has no {bytes} bytes of its own at {address:#x}"))
+    }
 }
 
 /// Why a thread stopped running.
@@ -170,11 +205,12 @@ impl Thread {
                     }
                     self.next += 1;
                 }
-                Operation::Store { from, width, order, address, .. } => {
+                Operation::Store { from, space, width, order, address } => {
                     let values: [u64; 4] =
                         std::array::from_fn(|part| from.get(part).map_or(0, |from| self.value(*from)));
                     self.store(
                         &values[..from.len()],
+                        *space,
                         *width,
                         *order,
                         *address,
@@ -182,6 +218,32 @@ impl Thread {
                         around,
                         effects,
                     )?;
+                    self.next += 1;
+                }
+                Operation::MulticastLoad { to, kind, order, address } => {
+                    let places = locate_all(effects.memory, around.device, self.address(*address))?;
+                    for (part, to) in to.iter().enumerate() {
+                        let word = |place: &u64| {
+                            let mut word = [0; 4];
+                            effects.memory.load(place + 4 * part as u64, &mut word);
+                            u32::from_le_bytes(word)
+                        };
+                        let words: Vec<u32> = places.iter().map(word).collect();
+                        self.set(*to, value::multicast_sum(*kind, &words));
+                    }
+                    for place in places {
+                        self.touched(place, 16, *order, Does::Reads, instruction.line, effects);
+                    }
+                    self.next += 1;
+                }
+                Operation::MulticastStore { from, order, address } => {
+                    let places = locate_all(effects.memory, around.device, self.address(*address))?;
+                    let words = from.iter().map(|from| self.value(*from) as u32);
+                    let bytes: Vec<u8> = words.flat_map(u32::to_le_bytes).collect();
+                    for place in places {
+                        self.touched(place, 16, *order, Does::Writes, instruction.line, effects);
+                        effects.memory.store(place, &bytes);
+                    }
                     self.next += 1;
                 }
                 Operation::Atomic { .. } => {
@@ -272,6 +334,8 @@ impl Thread {
             | Operation::Branch { .. }
             | Operation::Barrier(_)
             | Operation::Shuffle { .. }
+            | Operation::MulticastLoad { .. }
+            | Operation::MulticastStore { .. }
             | Operation::Return => {}
         }
     }
@@ -304,9 +368,17 @@ impl Thread {
             }
             return Ok(None);
         }
-        let place = locate(effects.memory, around.device, address, part * to.len())?;
         let mut bytes = [0; 32];
         let bytes = &mut bytes[..part * to.len()];
+        if space == Space::Shared {
+            let at = (address, bytes.len());
+            bytes.copy_from_slice(effects.shared.access(at, false, line, &self.clock, effects.report)?);
+            for (to, part) in to.iter().zip(bytes.chunks_exact(part)) {
+                self.set(*to, little_endian(part));
+            }
+            return Ok(None);
+        }
+        let place = locate(effects.memory, around.device, address, bytes.len())?;
         effects.memory.load(place, bytes);
         if let Order::Strong { .. } = order {
             let seen = Seen { instruction: self.next, address, place, value: little_endian(&bytes[..part]) };
@@ -326,6 +398,7 @@ impl Thread {
     fn store<M: Memory>(
         &mut self,
         values: &[u64],
+        space: Space,
         width: u32,
         order: Order,
         address: Address,
@@ -335,12 +408,18 @@ impl Thread {
     ) -> Result<(), String> {
         let address = self.address(address);
         let part = width as usize / 8;
-        let place = locate(effects.memory, around.device, address, part * values.len())?;
         let mut bytes = [0; 32];
         let bytes = &mut bytes[..part * values.len()];
         for (to, value) in bytes.chunks_exact_mut(part).zip(values) {
             to.copy_from_slice(&value.to_le_bytes()[..part]);
         }
+        if space == Space::Shared {
+            let at = (address, bytes.len());
+            let to = effects.shared.access(at, true, line, &self.clock, effects.report)?;
+            to.copy_from_slice(bytes);
+            return Ok(());
+        }
+        let place = locate(effects.memory, around.device, address, bytes.len())?;
         self.touched(place, bytes.len(), order, Does::Writes, line, effects);
         effects.memory.store(place, bytes);
         Ok(())
@@ -418,6 +497,15 @@ fn locate<M: Memory>(memory: &M, device: usize, address: u64, bytes: usize) -> R
     }
     let place = memory.locate(device, address, bytes);
     place.ok_or_else(|| format!("device {device} has no {bytes} bytes at {address:#x}"))
+}
+
+/// The places of 16 bytes of a multicast object.
+fn locate_all<M: Memory>(memory: &M, device: usize, address: u64) -> Result<Vec<u64>, String> {
+    if !address.is_multiple_of(16) {
+        return Err(format!("16 bytes at {address:#x} are not aligned"));
+    }
+    let places = memory.locate_all(device, address, 16);
+    places.ok_or_else(|| format!("device {device} has no 16 bytes of a multicast object at {address:#x}"))
 }
 
 /// The value of 1, 2, 4 or 8 bytes.

@@ -7,7 +7,7 @@ use std::cmp::Ordering;
 
 use half::{bf16, f16};
 
-use crate::code::{Binary, Comparison, Meaning, Type, Unary};
+use crate::code::{Binary, Comparison, Meaning, Multicast, Type, Unary};
 
 /// The NaN that PTX's f32 operations return, whatever NaNs went in.
 const NAN_F32: u32 = 0x7fff_ffff;
@@ -84,6 +84,27 @@ fn float_binary(what: Binary, left: u64, right: u64) -> u64 {
         // The decoder lets no other operation on floats through.
         _ => left * right,
     })
+}
+
+/// The sum of one register's worth from all devices: starting with the last, since the order is the switch's own business, and
+/// whoever counted on that of the ranks is to find out.
+pub(crate) fn multicast_sum(kind: Multicast, words: &[u32]) -> u64 {
+    let f16_type = Type { meaning: Meaning::Float, width: 16 };
+    let bf16_type = Type { meaning: Meaning::Brain, width: 16 };
+    let f32_type = Type { meaning: Meaning::Float, width: 32 };
+    let half = |of: Type, shift: u32| {
+        let values = words.iter().map(|word| convert(f32_type, of, u64::from(word >> shift)));
+        let sum = values.rev().reduce(|sum, more| float_binary(Binary::Add, sum, more));
+        convert(of, f32_type, sum.unwrap_or(0)) << shift
+    };
+    match kind {
+        Multicast::F32 => {
+            let values = words.iter().rev().map(|word| u64::from(*word));
+            values.reduce(|sum, more| float_binary(Binary::Add, sum, more)).unwrap_or(0)
+        }
+        Multicast::F16x2 => half(f16_type, 0) | half(f16_type, 16),
+        Multicast::Bf16x2 => half(bf16_type, 0) | half(bf16_type, 16),
+    }
 }
 
 /// -0 is less than +0; a NaN is neither.

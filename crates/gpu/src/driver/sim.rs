@@ -3,6 +3,8 @@
 //! Each device has addresses of its own, so a pointer of one rank means nothing on another, and memory is shared only
 //! through handles. What is put on the streams runs when a seed is given to [`Simulator::run`], all devices at once.
 
+mod multicast;
+
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -37,6 +39,7 @@ pub struct Graph {
 struct State {
     machine: Machine<Allocations>,
     devices: Vec<DeviceState>,
+    multicasts: Vec<multicast::Object>,
     /// What is run instead of a shipped text.
     replaced: Modules,
 }
@@ -78,6 +81,7 @@ impl Simulator {
                     capturing: None,
                 })
                 .collect(),
+            multicasts: Vec::new(),
             replaced: Modules::new(),
         };
         Self { state: Rc::new(RefCell::new(state)) }
@@ -235,6 +239,14 @@ impl Driver for Device {
 
     fn close(&self, base: u64) -> Result<(), Error> {
         self.unmap("close", base, false)
+    }
+
+    fn create_multicast(&self, devices: usize, bytes: usize) -> Result<Handle, Error> {
+        Ok(self.new_multicast(devices, bytes))
+    }
+
+    fn join_multicast(&self, handle: &Handle, base: u64) -> Result<u64, Error> {
+        self.join(handle, base)
     }
 
     fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<(), Error> {
