@@ -84,7 +84,6 @@ DEVICE void normalise_row(const FusedCall& fused, u64 row, float squares, float*
 template <class Type, u32 world>
 DEVICE void one_shot_norm(const FusedCall& fused) {
     const Call& call = fused.call;
-    BLOCK_OWN float eights[2][BLOCK_THREADS / 8];
     if (!meet_at_start<world>(call)) {
         return;
     }
@@ -97,7 +96,7 @@ DEVICE void one_shot_norm(const FusedCall& fused) {
             const u64 at = row * fused.row_packs + pack;
             squares = sum_of_squares(add_residual(fused, reduced_pack<Type>(inputs, at), at), squares);
         }
-        normalise_row<Type>(fused, row, squares, eights[turn ^= 1]);
+        normalise_row<Type>(fused, row, squares, block_words().of[turn ^= 1]);
     }
     meet_at_end<world>(call);
 }
@@ -113,7 +112,6 @@ DEVICE u64 part_begin(const FusedCall& fused, u32 rank) {
 template <class Type, u32 world>
 DEVICE void two_shot_norm(const FusedCall& fused) {
     const Call& call = fused.call;
-    BLOCK_OWN float eights[2][BLOCK_THREADS / 8];
     if (!meet_at_start<world>(call)) {
         return;
     }
@@ -143,7 +141,7 @@ DEVICE void two_shot_norm(const FusedCall& fused) {
             const u64 at = row * fused.row_packs + pack;
             squares = sum_of_squares(add_residual(fused, widened<Type>(Message<Type>::pack(part, at)), at), squares);
         }
-        normalise_row<Type>(fused, row, squares, eights[turn ^= 1]);
+        normalise_row<Type>(fused, row, squares, block_words().of[turn ^= 1]);
     }
 }
 

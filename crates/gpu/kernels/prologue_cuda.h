@@ -7,8 +7,6 @@
 #define DEVICE_METHOD __device__ __forceinline__
 #define KERNEL extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 1)
 #define BY_VALUE const __grid_constant__
-// Of a variable: all threads of the block have it, and no other block.
-#define BLOCK_OWN __shared__
 
 // Threads of a block: 512, unless the file that includes this says otherwise.
 #ifndef THREADS
@@ -66,6 +64,15 @@ DEVICE float float_of(u32 bits) { return __uint_as_float(bits); }
 
 // One addition, rounded to nearest even, never fused with anything.
 DEVICE float add(float left, float right) { return __fadd_rn(left, right); }
+
+// Two rows of a word per eight threads, which all threads of the block have, and no other block.
+struct BlockWords {
+    float of[2][BLOCK_THREADS / 8];
+};
+DEVICE BlockWords& block_words() {
+    static __shared__ BlockWords words;
+    return words;
+}
 
 // One multiplication, one over a number, and a root, each rounded to nearest even.
 DEVICE float mul(float left, float right) { return __fmul_rn(left, right); }

@@ -6,7 +6,6 @@
 #define DEVICE_METHOD __attribute__((device, always_inline)) inline
 #define KERNEL extern "C" __attribute__((global, amdgpu_flat_work_group_size(THREADS, THREADS))) void
 #define BY_VALUE const
-#define BLOCK_OWN static __attribute__((shared))
 
 #ifndef THREADS
 #define THREADS 512
@@ -69,6 +68,14 @@ DEVICE float float_of(u32 bits) { return __builtin_bit_cast(float, bits); }
 
 // Compiled with -ffp-contract=off.
 DEVICE float add(float left, float right) { return left + right; }
+
+struct BlockWords {
+    float of[2][BLOCK_THREADS / 8];
+};
+DEVICE BlockWords& block_words() {
+    static __attribute__((shared)) BlockWords words;
+    return words;
+}
 
 // No fast arithmetic is on: a division or a root is rounded to nearest even.
 DEVICE float mul(float left, float right) { return left * right; }

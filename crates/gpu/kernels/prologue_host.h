@@ -16,11 +16,17 @@
 // As few as can meet eight peers.
 enum : u32 { BLOCK_THREADS = 8 };
 
+// Two rows of a word per eight threads.
+struct BlockWords {
+    float of[2][BLOCK_THREADS / 8];
+};
+
 // What the threads of a block have in common.
 struct HostBlock {
     pthread_barrier_t barrier;
     bool says[BLOCK_THREADS];
     u32 shows[BLOCK_THREADS];
+    BlockWords words;
 };
 
 // Who a thread is.
@@ -86,6 +92,8 @@ DEVICE float float_of(u32 bits) {
 
 // Compiled with -ffp-contract=off.
 DEVICE float add(float left, float right) { return left + right; }
+
+DEVICE BlockWords& block_words() { return here.shared->words; }
 
 DEVICE float mul(float left, float right) { return left * right; }
 DEVICE float reciprocal(float value) { return 1.0f / value; }

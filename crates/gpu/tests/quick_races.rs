@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on is to end")]
 
+mod mutate;
 #[path = "quick/model.rs"]
 #[allow(dead_code, reason = "each test program uses a part")]
 mod model;
@@ -12,36 +13,14 @@ mod model;
 #[allow(dead_code, reason = "each test program uses a part")]
 mod world;
 
-use std::fmt;
-
 use model::all_reduce;
+use mutate::{Ending, all_are_caught, alone, ended, mutants};
 use unisono_gpu::{DType, QuantLevel, QuickHow, QuickOptions};
-use unisono_ptx_sim::Stopped;
 use world::{World, how, inputs};
 
 /// In how many orders of events each level is run between two ranks; `UNISONO_TEST_SEEDS` says otherwise.
 fn seeds() -> u64 {
     std::env::var("UNISONO_TEST_SEEDS").map_or(200, |seeds| seeds.parse().unwrap())
-}
-
-/// How a run ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Ending {
-    Right,
-    Race,
-    Hang,
-    Wrong,
-}
-
-impl fmt::Display for Ending {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(match self {
-            Self::Right => "right",
-            Self::Race => "race",
-            Self::Hang => "hang",
-            Self::Wrong => "wrong result",
-        })
-    }
 }
 
 /// What is run.
@@ -82,18 +61,9 @@ fn run(case: Case, ptx: Option<&str>, seed: u64) -> Ending {
         ranks.all_reduce(&buffers, &buffers, elements, dtype, how);
         expected = all_reduce(&contents, dtype, how);
     }
-    match ranks.simulator.run(seed) {
-        Ok(()) => {}
-        Err(Stopped::Hang(_)) => return Ending::Hang,
-        Err(other) => panic!("{other}"),
-    }
-    if ranks.ranks.iter().any(|(_, quick)| quick.check().is_err()) {
-        return Ending::Hang;
-    }
-    if ranks.simulator.report().race_count > 0 {
-        return Ending::Race;
-    }
-    if ranks.read(&buffers, elements).iter().all(|found| *found == expected) { Ending::Right } else { Ending::Wrong }
+    let is_late = || ranks.ranks.iter().any(|(_, quick)| quick.check().is_err());
+    let is_right = || ranks.read(&buffers, elements).iter().all(|found| *found == expected);
+    ended(&ranks.simulator, seed, is_late, is_right)
 }
 
 fn no_race(level: QuantLevel) {
@@ -134,47 +104,6 @@ fn caught(level: QuantLevel, world: usize, ptx: &str) -> Option<(u64, Ending)> {
     })
 }
 
-/// The text of one kernel, with the head of its module.
-fn alone(ptx: &str, kernel: &str) -> String {
-    let head = &ptx[..ptx.find(".visible").unwrap()];
-    let start = ptx.find(&format!(".visible .entry {kernel}(")).unwrap();
-    let end = start + ptx[start..].find("\n}").unwrap() + 2;
-    format!("{head}{}", &ptx[start..end])
-}
-
-/// What becomes of a line.
-type Change<'a> = &'a dyn Fn(&str) -> String;
-
-/// Every way of taking one thing out of the kernel's synchronisation, with a name.
-fn mutants(ptx: &str) -> Vec<(String, String)> {
-    let changes: [(&str, Change<'_>); 6] = [
-        ("bar.sync", &|_| String::new()),
-        ("bar.red.or.pred", &|line| line.replace("bar.red.or.pred", "mov.pred").replace(" 0,", "")),
-        ("st.release.sys", &|line| line.replace("release.sys", "relaxed.sys")),
-        ("st.release.sys", &|line| line.replace("release.sys", "release.gpu")),
-        ("ld.acquire.sys", &|line| line.replace("acquire.sys", "relaxed.sys")),
-        ("ld.acquire.sys", &|line| line.replace("acquire.sys", "volatile")),
-    ];
-    let lines: Vec<&str> = ptx.lines().collect();
-    let mut found = Vec::new();
-    for (sign, change) in changes {
-        for (number, line) in lines.iter().enumerate().filter(|(_, line)| line.contains(sign)) {
-            // What follows a claim is the record for the host, which reads it when all is over.
-            let before = lines[..number].iter().rev();
-            let is_other_flag = |line: &str| line.contains("ld.acquire") || line.contains("st.release");
-            let is_record = before.take_while(|line| !is_other_flag(line)).any(|line| line.contains("atom."));
-            if !is_record || !sign.starts_with("st.") {
-                let changed = change(line);
-                let mut mutant = lines.clone();
-                mutant[number] = &changed;
-                let name = format!("line {}: `{}` for `{}`", number + 1, changed.trim(), line.trim());
-                found.push((name, mutant.join("\n")));
-            }
-        }
-    }
-    found
-}
-
 #[test]
 fn without_any_part_of_its_synchronisation_it_is_caught() {
     // The levels have their flags and barriers from the same lines of the source.
@@ -182,19 +111,14 @@ fn without_any_part_of_its_synchronisation_it_is_caught() {
     let (dtype, how) = how(level, 0);
     let kernel = level.kernel(dtype, how.as_f16, how.arithmetic);
     let text = alone(level.artefact().ptx, &kernel);
-    let all = mutants(&text);
     // Before posting and after waiting, two flags posted, and each waited for at first sight and in a loop; in both phases.
-    assert_eq!(all.len(), 2 * (1 + 1 + 2 + 2 * 2));
-    let mut at_large = Vec::new();
+    assert_eq!(mutants(&text).len(), 2 * (1 + 1 + 2 + 2 * 2));
     for world in [2, 3] {
-        for (name, mutant) in &all {
-            match caught(level, world, mutant) {
-                Some((seed, ending)) => println!("{kernel}, {world} ranks, {name}: {ending}, seed {seed}"),
-                None => at_large.push(format!("{kernel}, {world} ranks, {name}")),
-            }
-        }
+        let run_mutant = |mutant: &str, seed| {
+            run(Case { dtype, how, ..case(level, world, seed) }, Some(mutant), seed)
+        };
+        all_are_caught(&format!("{kernel}, {world} ranks"), &text, seeds(), run_mutant);
     }
-    assert!(at_large.is_empty(), "not caught:\n{}", at_large.join("\n"));
 }
 
 /// Kernels that were compiled from changed sources: `cargo xtask kernels --mutants` makes them and runs this.

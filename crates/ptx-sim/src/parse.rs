@@ -22,7 +22,6 @@ struct Parser {
 }
 
 /// The registers of an entry, what their names mean in the blocks that are open, and its other variables.
-#[derive(Default)]
 struct Registers {
     widths: Vec<u32>,
     scopes: Vec<HashMap<String, Register>>,
@@ -56,18 +55,22 @@ impl Parser {
         if self.number()? != 64 {
             return Err(self.error("addresses have 64 bits"));
         }
-        let mut entries = Vec::new();
+        let (mut entries, mut shared) = (Vec::new(), Vec::new());
         while self.next < self.tokens.len() {
             match self.word()?.as_str() {
                 ".visible" => {}
-                ".entry" => entries.push(self.entry()?),
+                ".entry" => entries.push(self.entry(&shared)?),
+                ".shared" => {
+                    self.variable(&mut shared)?;
+                    self.expect(';')?;
+                }
                 other => return Err(self.error(format!("`{other}` is not known outside of an entry"))),
             }
         }
         Ok(Module { target, entries })
     }
 
-    fn entry(&mut self) -> Result<Entry, ParseError> {
+    fn entry(&mut self, shared: &[Parameter]) -> Result<Entry, ParseError> {
         let name = self.word()?;
         let parameters = self.parameters()?;
         let mut max_threads = None;
@@ -83,7 +86,7 @@ impl Parser {
                 other => return Err(self.error(format!("`{other}` is not known before an entry's body"))),
             }
         }
-        let mut registers = Registers { scopes: vec![HashMap::new()], ..Registers::default() };
+        let mut registers = Registers { widths: Vec::new(), scopes: vec![HashMap::new()], shared: shared.to_vec() };
         let mut statements = Vec::new();
         while !registers.scopes.is_empty() {
             self.statement(&mut registers, &mut statements)?;
@@ -371,6 +374,14 @@ mod tests {
             })
             .collect();
         assert_eq!(written, [Operand::Register(2), Operand::Register(1)]);
+    }
+
+    #[test]
+    fn a_blocks_own_variables_are_the_modules_and_the_entrys() {
+        let text = format!("{HEAD}.shared .align 4 .b8 a[6];\n.visible .entry k()\n{{ .shared .u32 b; ret; }}");
+        let shared = module(&text).unwrap().entries.into_iter().next().unwrap().shared;
+        let offsets: Vec<_> = shared.iter().map(|v| (v.name.as_str(), v.offset, v.bytes)).collect();
+        assert_eq!(offsets, [("a", 0, 6), ("b", 8, 4)]);
     }
 
     #[test]
