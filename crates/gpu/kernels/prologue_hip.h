@@ -41,7 +41,11 @@ DEVICE bool block_any(bool mine) {
 
 // System scope: what the device's caches hold back is written to memory before, or forgotten after.
 DEVICE void store_release(u32* word, u32 value) {
-    __scoped_atomic_store_n(word, value, __ATOMIC_RELEASE, __MEMORY_SCOPE_SYSTEM);
+    __builtin_amdgcn_fence(__ATOMIC_RELEASE, "");
+    // For the write-back that the fence begins. The compiler's own wait is left out where it knows of no load or store that is
+    // still under way, since it does not count the write-back as one.
+    __builtin_amdgcn_s_waitcnt(0x0f70);
+    __scoped_atomic_store_n(word, value, __ATOMIC_RELAXED, __MEMORY_SCOPE_SYSTEM);
 }
 
 DEVICE u32 load_acquire(const u32* word) {

@@ -135,7 +135,9 @@ pub enum Error {
         found: i64,
     },
     /// Blocks and threads of the quick all-reduce.
-    #[error("{blocks} blocks of {threads} threads; there can be 1 to {QUICK_BLOCKS} of 32, 64, 128 or {QUICK_THREADS}")]
+    #[error(
+        "{blocks} blocks of {threads} threads; there can be 1 to {QUICK_BLOCKS} of 32, 64, 128 or {QUICK_THREADS}"
+    )]
     Options {
         /// Blocks at most.
         blocks: usize,

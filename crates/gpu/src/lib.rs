@@ -37,5 +37,6 @@ pub use error::Error;
 pub use layout::{BLOCK_THREADS, MAX_BLOCKS, MAX_RANKS, META_BYTES, Overdue};
 pub use plan::{Algorithm, Plan};
 pub use quick::{
-    Arithmetic, QUICK_BLOCKS, QUICK_THREADS, QuantLevel, QuickAllReduce, QuickArtefact, QuickHow, QuickOptions,
+    Arithmetic, QUICK_BLOCKS, QUICK_THREADS, QuantLevel, QuickAllReduce, QuickArtefact, QuickHow,
+    QuickOptions,
 };

@@ -104,7 +104,8 @@ impl Case {
             Options { detects_races, most_bytes: bytes, most_blocks: self.most_blocks, table_rows: 4 };
         let mut ranks = World::new(self.world, options);
         if let Some(ptx) = ptx {
-            let artefact = FusedArtefact::all().into_iter().find(|one| one.algorithm == self.algorithm()).unwrap();
+            let artefact =
+                FusedArtefact::all().into_iter().find(|one| one.algorithm == self.algorithm()).unwrap();
             ranks.simulator.replace(artefact.ptx, ptx).unwrap();
         }
         let sources = ranks.registered(bytes);
@@ -128,7 +129,9 @@ impl Case {
                 };
                 let (input, output) = (sources[index], outputs[index]);
                 let all_reduce = &mut rank.all_reduce;
-                all_reduce.all_reduce_rms_norm(input, output, self.elements(), self.dtype, None, &norm).unwrap();
+                all_reduce
+                    .all_reduce_rms_norm(input, output, self.elements(), self.dtype, None, &norm)
+                    .unwrap();
             }
             (output, residual) = self.expected(&contents, &residual, &weight);
         }
@@ -150,7 +153,11 @@ fn the_bits_are_those_of_all_reduce_addition_and_norm_one_after_the_other() {
                 for (rows, hidden) in [(1, 32 / dtype.size()), (5, 64), (1, 16 * 515 / dtype.size())] {
                     let case = Case { world, rows, hidden, dtype, is_in_place, most_blocks: 2 };
                     let ending = case.run(None, 3, false, 2);
-                    assert_eq!(ending, Ending::Right, "{world} ranks, {rows} x {hidden} {dtype:?} {is_in_place}");
+                    assert_eq!(
+                        ending,
+                        Ending::Right,
+                        "{world} ranks, {rows} x {hidden} {dtype:?} {is_in_place}"
+                    );
                 }
             }
         }
@@ -162,7 +169,11 @@ fn sixteen_rows_of_4096_are_too() {
     for (world, dtype) in [(2, DType::BF16), (3, DType::F16), (4, DType::F32), (8, DType::BF16)] {
         for is_in_place in [false, true] {
             let case = Case { world, rows: 16, hidden: 4096, dtype, is_in_place, most_blocks: 4 };
-            assert_eq!(case.run(None, 5, false, 1), Ending::Right, "{world} ranks of {dtype:?}, {is_in_place}");
+            assert_eq!(
+                case.run(None, 5, false, 1),
+                Ending::Right,
+                "{world} ranks of {dtype:?}, {is_in_place}"
+            );
         }
     }
 }
@@ -214,7 +225,10 @@ fn rows_that_are_none_and_buffers_that_touch_are_refused() {
         rank.all_reduce.all_reduce_rms_norm(at, output, elements, DType::F16, None, norm).unwrap_err()
     };
     assert_eq!(refused(100, output, &good), Error::Rows { elements: 100, hidden: 64 });
-    assert_eq!(refused(120, output, &RmsNorm { hidden: 60, ..good }), Error::Rows { elements: 120, hidden: 60 });
+    assert_eq!(
+        refused(120, output, &RmsNorm { hidden: 60, ..good }),
+        Error::Rows { elements: 120, hidden: 60 }
+    );
     assert_eq!(refused(0, output, &RmsNorm { hidden: 0, ..good }), Error::Rows { elements: 0, hidden: 0 });
     let overlap = |input, output| Error::Overlap { input, output, bytes: 256 };
     assert_eq!(refused(128, output, &RmsNorm { new_residual: at, ..good }), overlap(at, at));

@@ -19,14 +19,23 @@ fn object(ranks: &World, bytes: usize) -> Vec<Multicast> {
     let devices = ranks.devices();
     let own: Vec<u64> = devices.iter().map(|device| device.allocate(bytes).unwrap()).collect();
     let handle = devices[0].create_multicast(devices.len(), bytes).unwrap();
-    let joined = devices.iter().zip(&own).map(|(device, own)| {
-        Multicast { own: *own, all: device.join_multicast(&handle, *own).unwrap(), bytes }
+    let joined = devices.iter().zip(&own).map(|(device, own)| Multicast {
+        own: *own,
+        all: device.join_multicast(&handle, *own).unwrap(),
+        bytes,
     });
     joined.collect()
 }
 
 /// Two launches one after the other, the next input written right after the last.
-fn run(world: usize, elements: usize, dtype: DType, ptx: Option<&str>, seed: u64, detects_races: bool) -> Ending {
+fn run(
+    world: usize,
+    elements: usize,
+    dtype: DType,
+    ptx: Option<&str>,
+    seed: u64,
+    detects_races: bool,
+) -> Ending {
     let bytes = elements * dtype.size();
     let blocks = bytes.div_ceil(2 * 8192).clamp(1, 36);
     let mut ranks = World::new(world, Options { detects_races, most_blocks: blocks, ..Options::default() });
@@ -112,10 +121,16 @@ fn what_cannot_be_done_is_refused() {
     let handle = devices[0].create_multicast(2, 512).unwrap();
     let short = devices[0].allocate(256).unwrap();
     let refused = devices[0].join_multicast(&handle, short);
-    assert_eq!(refused, Err(Error::TooSmall { what: "the memory for a multicast object", found: 256, needed: 512 }));
+    assert_eq!(
+        refused,
+        Err(Error::TooSmall { what: "the memory for a multicast object", found: 256, needed: 512 })
+    );
     let memories = exchange(&devices, 512);
     devices[0].join_multicast(&handle, memories[0][0]).unwrap();
     assert!(matches!(devices[0].join_multicast(&handle, memories[0][0]), Err(Error::Driver { .. })), "twice");
-    assert!(matches!(devices[1].join_multicast(&handle, memories[1][0]), Err(Error::Driver { .. })), "a peer's");
+    assert!(
+        matches!(devices[1].join_multicast(&handle, memories[1][0]), Err(Error::Driver { .. })),
+        "a peer's"
+    );
     assert!(matches!(devices[1].join_multicast(&[3; 64], memories[1][1]), Err(Error::Driver { .. })));
 }

@@ -5,10 +5,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on is to end")]
 
-mod mutate;
 #[path = "quick/model.rs"]
 #[allow(dead_code, reason = "each test program uses a part")]
 mod model;
+mod mutate;
 #[path = "quick/world.rs"]
 #[allow(dead_code, reason = "each test program uses a part")]
 mod world;
@@ -114,9 +114,8 @@ fn without_any_part_of_its_synchronisation_it_is_caught() {
     // Before posting and after waiting, two flags posted, and each waited for at first sight and in a loop; in both phases.
     assert_eq!(mutants(&text).len(), 2 * (1 + 1 + 2 + 2 * 2));
     for world in [2, 3] {
-        let run_mutant = |mutant: &str, seed| {
-            run(Case { dtype, how, ..case(level, world, seed) }, Some(mutant), seed)
-        };
+        let run_mutant =
+            |mutant: &str, seed| run(Case { dtype, how, ..case(level, world, seed) }, Some(mutant), seed);
         all_are_caught(&format!("{kernel}, {world} ranks"), &text, seeds(), run_mutant);
     }
 }
@@ -134,7 +133,8 @@ fn mutants_of_the_source_are_caught() {
     for file in files {
         let name = file.file_stem().unwrap().to_str().unwrap().to_owned();
         let text = std::fs::read_to_string(&file).unwrap();
-        let is_of = |level: &QuantLevel| name.starts_with(&format!("quick_{}-", format!("{level:?}").to_lowercase()));
+        let is_of =
+            |level: &QuantLevel| name.starts_with(&format!("quick_{}-", format!("{level:?}").to_lowercase()));
         let level = QuantLevel::ALL.into_iter().find(is_of).unwrap();
         let (dtype, how) = how(level, 0);
         let kernel = level.kernel(dtype, how.as_f16, how.arithmetic);

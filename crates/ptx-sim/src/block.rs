@@ -8,7 +8,8 @@ use crate::code::{Kernel, Register};
 use crate::error::{Awaited, Waiting};
 use crate::machine::Launch;
 use crate::report::Who;
-use crate::thread::{Shared, Shuffle, Thread};
+use crate::shared::Shared;
+use crate::thread::{Shuffle, Thread};
 
 /// A block that is running.
 #[derive(Debug)]

@@ -96,7 +96,8 @@ impl Allocations {
     /// `false` where there is no such device or place, or the address leads to something else.
     pub fn map_multicast(&mut self, device: usize, address: u64, places: &[u64], bytes: usize) -> bool {
         let ends = |start: u64| start.checked_add(bytes as u64);
-        let are_there = places.iter().all(|place| ends(*place).is_some_and(|end| end <= self.bytes.len() as u64));
+        let are_there =
+            places.iter().all(|place| ends(*place).is_some_and(|end| end <= self.bytes.len() as u64));
         let Some(end) = ends(address) else { return false };
         let Some(mappings) = self.devices.get_mut(device).filter(|_| are_there) else { return false };
         let is_apart = |other: u64, bytes: u64| end <= other || other + bytes <= address;

@@ -86,7 +86,8 @@ impl Parser {
                 other => return Err(self.error(format!("`{other}` is not known before an entry's body"))),
             }
         }
-        let mut registers = Registers { widths: Vec::new(), scopes: vec![HashMap::new()], shared: shared.to_vec() };
+        let mut registers =
+            Registers { widths: Vec::new(), scopes: vec![HashMap::new()], shared: shared.to_vec() };
         let mut statements = Vec::new();
         while !registers.scopes.is_empty() {
             self.statement(&mut registers, &mut statements)?;
@@ -378,7 +379,8 @@ mod tests {
 
     #[test]
     fn a_blocks_own_variables_are_the_modules_and_the_entrys() {
-        let text = format!("{HEAD}.shared .align 4 .b8 a[6];\n.visible .entry k()\n{{ .shared .u32 b; ret; }}");
+        let text =
+            format!("{HEAD}.shared .align 4 .b8 a[6];\n.visible .entry k()\n{{ .shared .u32 b; ret; }}");
         let shared = module(&text).unwrap().entries.into_iter().next().unwrap().shared;
         let offsets: Vec<_> = shared.iter().map(|v| (v.name.as_str(), v.offset, v.bytes)).collect();
         assert_eq!(offsets, [("a", 0, 6), ("b", 8, 4)]);

@@ -10,6 +10,7 @@ use crate::code::{
 use crate::memory::Memory;
 use crate::race::{Detector, Touch};
 use crate::report::Report;
+use crate::shared::Shared;
 use crate::value;
 
 /// More instructions than any thread of ours needs between two synchronising ones.
@@ -57,40 +58,6 @@ pub(crate) struct Effects<'a, M> {
     pub(crate) shared: &'a mut Shared,
     /// Places of words that may have changed, for those who wait for them.
     pub(crate) changed: &'a mut Vec<u64>,
-}
-
-/// What a block has for itself; races in it are found apart from those in memory.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    bytes: Vec<u8>,
-    detector: Option<Detector>,
-}
-
-impl Shared {
-    pub(crate) fn new(bytes: usize, detects_races: bool) -> Self {
-        Self { bytes: vec![0; bytes], detector: detects_races.then(Detector::default) }
-    }
-
-    /// The bytes there; the access is looked at.
-    fn access(
-        &mut self,
-        (address, bytes): (u64, usize),
-        writes: bool,
-        line: u32,
-        clock: &ThreadClock,
-        report: &mut Report,
-    ) -> Result<&mut [u8], String> {
-        if !address.is_multiple_of(bytes as u64) {
-            return Err(format!("{bytes} bytes at {address:#x} are not aligned"));
-        }
-        if let Some(detector) = &mut self.detector {
-            let bytes = bytes as u64;
-            let touch = Touch { place: address, bytes, line, writes, strong: None, is_atomic: false };
-            detector.touch(touch, clock, report);
-        }
-        let found = self.bytes.get_mut(address as usize..(address as usize).saturating_add(bytes));
-        found.ok_or_else(|| format!("the block has no {bytes} bytes of its own at {address:#x}"))
-    }
 }
 
 /// Why a thread stopped running.

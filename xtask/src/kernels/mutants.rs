@@ -124,8 +124,20 @@ const MUTATIONS: [Mutation; 14] = [
 
 /// Of the quick all-reduce, which has meetings of its own.
 const OF_QUICK: [Mutation; 11] = [
-    Mutation { name: "no-meeting-for-parts", of: QUICK, file: "quick.h", from: "!exchange(call, 0, number)", to: "false" },
-    Mutation { name: "no-meeting-for-results", of: QUICK, file: "quick.h", from: "!exchange(call, 1, number)", to: "false" },
+    Mutation {
+        name: "no-meeting-for-parts",
+        of: QUICK,
+        file: "quick.h",
+        from: "!exchange(call, 0, number)",
+        to: "false",
+    },
+    Mutation {
+        name: "no-meeting-for-results",
+        of: QUICK,
+        file: "quick.h",
+        from: "!exchange(call, 1, number)",
+        to: "false",
+    },
     Mutation { name: "no-number", of: QUICK, file: "quick.h", from: "++number;", to: "number = 1;" },
     Mutation {
         name: "numbers-forgotten",
@@ -134,7 +146,13 @@ const OF_QUICK: [Mutation; 11] = [
         from: "own->tiles[block_index()] = number;",
         to: "own->tiles[block_index()] = 0;",
     },
-    Mutation { name: "one-word-for-both-phases", of: QUICK, file: "quick.h", from: "posted[phase]", to: "posted[0]" },
+    Mutation {
+        name: "one-word-for-both-phases",
+        of: QUICK,
+        file: "quick.h",
+        from: "posted[phase]",
+        to: "posted[0]",
+    },
     Mutation {
         name: "no-block-sync-before-posting",
         of: QUICK,
@@ -152,7 +170,13 @@ const OF_QUICK: [Mutation; 11] = [
     Mutation { name: "relaxed-posts", of: QUICK, file: CUDA, from: "st.release.sys", to: "st.relaxed.sys" },
     Mutation { name: "relaxed-waits", of: QUICK, file: CUDA, from: "ld.acquire.sys", to: "ld.relaxed.sys" },
     Mutation { name: "volatile-waits", of: QUICK, file: CUDA, from: "ld.acquire.sys", to: "ld.volatile" },
-    Mutation { name: "posts-for-the-device", of: QUICK, file: CUDA, from: "st.release.sys", to: "st.release.gpu" },
+    Mutation {
+        name: "posts-for-the-device",
+        of: QUICK,
+        file: CUDA,
+        from: "st.release.sys",
+        to: "st.release.gpu",
+    },
 ];
 
 /// Compiles all of them and hands them to the tests that run each in many orders.

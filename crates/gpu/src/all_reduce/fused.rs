@@ -92,9 +92,11 @@ impl<D: Driver> AllReduce<D> {
         check_apart((residual, bytes), (output, bytes))?;
         check_apart((weight, row), (new_residual, bytes))?;
         check_apart((weight, row), (output, bytes))?;
-        for (what, address, needed) in
-            [("the residual", residual, bytes), ("the new residual", new_residual, bytes), ("the weight", weight, row)]
-        {
+        for (what, address, needed) in [
+            ("the residual", residual, bytes),
+            ("the new residual", new_residual, bytes),
+            ("the weight", weight, row),
+        ] {
             let found = bytes_from(&self.driver, address)?;
             if found < needed {
                 return Err(Error::TooSmall { what, found, needed });

@@ -54,7 +54,11 @@ impl<D: Driver> AllReduce<D> {
         }
         check_apart((multicast.own, multicast.bytes), (output, bytes))?;
         if multicast.bytes < bytes {
-            return Err(Error::TooSmall { what: "the multicast memory", found: multicast.bytes, needed: bytes });
+            return Err(Error::TooSmall {
+                what: "the multicast memory",
+                found: multicast.bytes,
+                needed: bytes,
+            });
         }
         if elements == 0 {
             return Ok(());

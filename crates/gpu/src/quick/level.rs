@@ -83,7 +83,10 @@ mod tests {
 
     #[test]
     fn numbers_name_levels_and_others_are_refused() {
-        assert_eq!((0..4).map(|n| QuantLevel::from_number(n).unwrap().bits()).collect::<Vec<_>>(), [16, 8, 6, 4]);
+        assert_eq!(
+            (0..4).map(|n| QuantLevel::from_number(n).unwrap().bits()).collect::<Vec<_>>(),
+            [16, 8, 6, 4]
+        );
         for found in [-1, 4, i64::MAX] {
             assert_eq!(QuantLevel::from_number(found), Err(Error::Level { found }));
         }

@@ -8,7 +8,9 @@ mod world;
 use std::time::Duration;
 
 use model::{all_reduce, bounds, given_as};
-use unisono_gpu::{Arithmetic, DType, Driver, Error, QUICK_BLOCKS, QuantLevel, QuickAllReduce, QuickHow, QuickOptions};
+use unisono_gpu::{
+    Arithmetic, DType, Driver, Error, QUICK_BLOCKS, QuantLevel, QuickAllReduce, QuickHow, QuickOptions,
+};
 use world::{World, how, inputs};
 
 /// Of 32 threads, whose tile is 4 KiB: the same code in an eighth of the time.
@@ -27,7 +29,11 @@ fn check(world: usize, elements: usize, options: QuickOptions, dtype: DType, how
     for (rank, found) in ranks.read(&outputs, elements).into_iter().enumerate() {
         let first = found.iter().zip(&expected).position(|(found, expected)| found != expected);
         let both = first.map(|at| (found[at], expected[at]));
-        assert_eq!((first, both), (None, None), "{world} ranks, {elements} of {dtype:?}, {how:?}, rank {rank}");
+        assert_eq!(
+            (first, both),
+            (None, None),
+            "{world} ranks, {elements} of {dtype:?}, {how:?}, rank {rank}"
+        );
         ranks.ranks[rank].1.check().unwrap();
     }
 }
@@ -82,7 +88,8 @@ fn results_stay_within_the_bound_of_the_exact_sum() {
                     let found = all_reduce(&contents, dtype, how);
                     let bounds = bounds(&contents, dtype, how);
                     for (index, bits) in found.iter().enumerate() {
-                        let exact: f64 = contents.iter().map(|input| f64::from(given.value(input[index]))).sum();
+                        let exact: f64 =
+                            contents.iter().map(|input| f64::from(given.value(input[index]))).sum();
                         let off = (f64::from(given.value(*bits)) - exact).abs();
                         assert!(off <= bounds[index], "{how:?}, {world} ranks: {off} > {}", bounds[index]);
                         nearest = nearest.min(bounds[index] - off);
@@ -99,7 +106,9 @@ fn unquantised_and_wide_is_the_sum_that_every_other_all_reduce_has() {
     let contents = inputs(5, 640, DType::BF16, 3, false);
     let how = QuickHow { level: QuantLevel::Fp, as_f16: false, arithmetic: Arithmetic::Wide };
     let given = given_as(DType::BF16);
-    let sum = |index: usize| contents[1..].iter().fold(given.value(contents[0][index]), |s, i| s + given.value(i[index]));
+    let sum = |index: usize| {
+        contents[1..].iter().fold(given.value(contents[0][index]), |s, i| s + given.value(i[index]))
+    };
     let plain: Vec<u16> = (0..640).map(|index| given.bits(sum(index))).collect();
     assert_eq!(all_reduce(&contents, DType::BF16, how), plain);
 }
@@ -116,7 +125,9 @@ fn what_went_wrong_is_not_hidden_by_quantisation() {
     }
     contents[1][6] = 0x7c00;
     let found = all_reduce(&contents, DType::F16, how);
-    assert!(given_as(DType::F16).value(found[6]).is_infinite() || given_as(DType::F16).value(found[6]).is_nan());
+    assert!(
+        given_as(DType::F16).value(found[6]).is_infinite() || given_as(DType::F16).value(found[6]).is_nan()
+    );
 }
 
 #[test]
@@ -185,13 +196,22 @@ fn what_cannot_be_done_is_refused_and_loses_nothing() {
     assert_eq!(new(0, 9, SMALL), Err(Error::World { world: 9 }));
     assert_eq!(new(4, 4, SMALL), Err(Error::Rank { rank: 4, world: 4 }));
     let blocks = QUICK_BLOCKS + 1;
-    assert_eq!(new(0, 2, QuickOptions { most_blocks: blocks, ..SMALL }), Err(Error::Options { blocks, threads: 32 }));
-    assert_eq!(new(0, 2, QuickOptions { threads: 48, ..SMALL }), Err(Error::Options { blocks: 2, threads: 48 }));
+    assert_eq!(
+        new(0, 2, QuickOptions { most_blocks: blocks, ..SMALL }),
+        Err(Error::Options { blocks, threads: 32 })
+    );
+    assert_eq!(
+        new(0, 2, QuickOptions { threads: 48, ..SMALL }),
+        Err(Error::Options { blocks: 2, threads: 48 })
+    );
     let buffer = ranks.buffers(1 << 19)[0];
     let (dtype, how) = how(QuantLevel::Int4, 0);
     let quick = &ranks.ranks[0].1;
     let reduce = |input, output, elements, dtype| quick.all_reduce(input, output, elements, dtype, how);
-    assert_eq!(reduce(buffer, buffer, 8, DType::F32), Err(Error::Type { what: "quick all-reduce", dtype: DType::F32 }));
+    assert_eq!(
+        reduce(buffer, buffer, 8, DType::F32),
+        Err(Error::Type { what: "quick all-reduce", dtype: DType::F32 })
+    );
     let misaligned = Err(Error::Misaligned { what: "input", address: buffer + 2 });
     assert_eq!(reduce(buffer + 2, buffer, 8, dtype), misaligned);
     let overlap = Err(Error::Overlap { input: buffer, output: buffer + 16, bytes: 32 });
@@ -212,7 +232,10 @@ fn what_cannot_be_done_is_refused_and_loses_nothing() {
     assert!(matches!(refused, Err(Error::TooSmall { what: "a peer's memory for the quick all-reduce", .. })));
     let theirs = ranks.ranks[1].1.handle().unwrap();
     assert_eq!(alone.open_handles(&[own, theirs]), Ok(()));
-    assert_eq!(alone.open_handles(&[own, theirs]), Err(Error::Count { what: "more handles", expected: 0, found: 2 }));
+    assert_eq!(
+        alone.open_handles(&[own, theirs]),
+        Err(Error::Count { what: "more handles", expected: 0, found: 2 })
+    );
     assert_eq!(alone.destroy(), Ok(()));
     assert!(device.export(buffer).is_ok(), "what others own is still there");
 }

@@ -113,7 +113,8 @@ pub(crate) fn all_reduce(inputs: &[Vec<u16>], dtype: DType, how: QuickHow) -> Ve
         sent(&values, half, how)
     });
     let add = |sum: Vec<f32>, more: Vec<f32>| {
-        let add = |(left, right): (&f32, &f32)| if narrow { half.rounded(left + right) } else { left + right };
+        let add =
+            |(left, right): (&f32, &f32)| if narrow { half.rounded(left + right) } else { left + right };
         sum.iter().zip(&more).map(add).collect()
     };
     let sum: Vec<f32> = received.reduce(add).unwrap().iter().map(|value| half.rounded(*value)).collect();

@@ -53,7 +53,14 @@ impl World {
     }
 
     /// On every rank's stream.
-    pub(crate) fn all_reduce(&self, inputs: &[u64], outputs: &[u64], elements: usize, dtype: DType, how: QuickHow) {
+    pub(crate) fn all_reduce(
+        &self,
+        inputs: &[u64],
+        outputs: &[u64],
+        elements: usize,
+        dtype: DType,
+        how: QuickHow,
+    ) {
         for (((_, quick), input), output) in self.ranks.iter().zip(inputs).zip(outputs) {
             quick.all_reduce(*input, *output, elements, dtype, how).unwrap();
         }
@@ -76,11 +83,23 @@ pub(crate) fn values(rank: usize, elements: usize, dtype: DType, seed: u64, is_o
             (0, 0) => f32::NAN,
             (0, 1) => f32::INFINITY,
             (0, 2) => f32::NEG_INFINITY,
-            (1, n) => if n % 2 == 0 { 0.0 } else { -0.0 },
+            (1, n) => {
+                if n % 2 == 0 {
+                    0.0
+                } else {
+                    -0.0
+                }
+            }
             (2, _) => number * 2.0_f32.powi(-12 - (state & 15) as i32),
             (3, _) => number * 2.0_f32.powi((state & 15) as i32),
             // Opposites of the same size.
-            (4, n) => if n % 2 == 0 { 1.5 } else { -1.5 },
+            (4, n) => {
+                if n % 2 == 0 {
+                    1.5
+                } else {
+                    -1.5
+                }
+            }
             _ => number * 2.0_f32.powi((state & 7) as i32 - 4),
         }
     };
@@ -92,6 +111,12 @@ pub(crate) fn values(rank: usize, elements: usize, dtype: DType, seed: u64, is_o
 }
 
 /// Inputs of all ranks.
-pub(crate) fn inputs(world: usize, elements: usize, dtype: DType, seed: u64, is_ordinary: bool) -> Vec<Vec<u16>> {
+pub(crate) fn inputs(
+    world: usize,
+    elements: usize,
+    dtype: DType,
+    seed: u64,
+    is_ordinary: bool,
+) -> Vec<Vec<u16>> {
     (0..world).map(|rank| values(rank, elements, dtype, seed, is_ordinary)).collect()
 }

@@ -9,8 +9,8 @@ use std::collections::HashMap;
 
 use crate::ast::{self, Entry, Operand, StatementKind};
 use crate::code::{
-    Atomic, Barrier, Binary, Comparison, Instruction, Kernel, Meaning, Multicast, Operation, Order, Register, Source,
-    Space, Special, Type, Unary,
+    Atomic, Barrier, Binary, Comparison, Instruction, Kernel, Meaning, Multicast, Operation, Order, Register,
+    Source, Space, Special, Type, Unary,
 };
 use crate::error::ParseError;
 use cursor::{part_width, register, source};
@@ -412,7 +412,8 @@ impl<'a> Decoder<'a> {
             return Ok(Operation::MulticastLoad { to, kind, order, address: self.address(Space::Global)? });
         }
         let address = self.address(Space::Global)?;
-        let from = parts(self.operand()?)?.iter().map(|part| source(part, word)).collect::<Decoded<Vec<_>>>()?;
+        let from =
+            parts(self.operand()?)?.iter().map(|part| source(part, word)).collect::<Decoded<Vec<_>>>()?;
         Ok(Operation::MulticastStore { from, order, address })
     }
 

@@ -41,7 +41,8 @@ impl Device {
         number.copy_from_slice(&handle[16..24]);
         let index = (u64::from_le_bytes(number) as usize).wrapping_sub(1);
         self.with(|state| {
-            let own = state.devices[self.device].mapped.iter().find(|m| m.allocation.base == base && m.is_own);
+            let own =
+                state.devices[self.device].mapped.iter().find(|m| m.allocation.base == base && m.is_own);
             let own = *own.ok_or_else(|| refused(CALL, format!("no own allocation begins at {base:#x}")))?;
             let object = state.multicasts.get_mut(index).filter(|_| handle[..16] == TAG[..]);
             let object = object.ok_or_else(|| refused(CALL, "the handle is of no multicast object"))?;
