@@ -96,9 +96,10 @@ fn sent(values: &[f32], half: Half, how: QuickHow) -> Vec<f32> {
         };
         for index in block {
             let scaled = rounded(values[index] * inverse);
-            let integer =
+            let nearest =
                 if scaled.is_nan() { lowest } else { scaled.clamp(lowest, -lowest - 1.0).round_ties_even() };
-            found[index] = rounded(integer * scale);
+            // As an integer, zero has no sign.
+            found[index] = rounded((nearest as i32) as f32 * scale);
         }
     }
     found
