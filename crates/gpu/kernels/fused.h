@@ -80,7 +80,7 @@ DEVICE void normalise_row(const FusedCall& fused, u64 row, float squares, float*
     }
 }
 
-// One-shot: every rank reduces all rows. The output may not be the input that peers read.
+// One-shot: every rank reduces all rows. The output may not be the input that peers read. There are not more blocks than rows.
 template <class Type, u32 world>
 DEVICE void one_shot_norm(const FusedCall& fused) {
     const Call& call = fused.call;
@@ -98,7 +98,12 @@ DEVICE void one_shot_norm(const FusedCall& fused) {
         }
         normalise_row<Type>(fused, row, squares, block_words().of[turn ^= 1]);
     }
-    meet_at_end<world>(call);
+    // The peers may overwrite their inputs: all of the block had read them when it met over its last row, of which it has one
+    // at least.
+    const u32 peer = thread_index();
+    if (peer < world) {
+        meet_peer(call, peer);
+    }
 }
 
 // The first pack of the part of a row that a rank reduces.

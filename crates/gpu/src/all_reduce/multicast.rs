@@ -23,7 +23,7 @@ pub struct Multicast {
 }
 
 /// The kernels, as they are shipped: PTX for compute capability 9.0 and newer.
-pub const MULTICAST_PTX: &str = include_str!("../../artefacts/multicast_one_shot-sm_90.ptx");
+pub static MULTICAST_PTX: &str = include_str!("../../artefacts/multicast_one_shot-sm_90.ptx");
 
 /// The name of the kernel for a type and a number of ranks.
 pub fn multicast_kernel(dtype: DType, world: usize) -> String {
