@@ -67,7 +67,7 @@ fn run(case: Case, ptx: Option<&str>, seed: u64) -> Ending {
 }
 
 fn no_race(level: QuantLevel) {
-    for (world, share) in [(2, 1), (3, 4), (4, 8), (5, 20), (8, 20)] {
+    for (world, share) in [(2, 1), (3, 10), (4, 20), (5, 40), (8, 40)] {
         for seed in 0..seeds() / share {
             let case = case(level, world, seed);
             assert_eq!(run(case, None, seed), Ending::Right, "{case:?} with seed {seed}");

@@ -44,9 +44,11 @@ fn every_codec_type_and_world_is_the_model_to_the_bit() {
         for world in 2..=8 {
             for number in 0..6 {
                 let (dtype, how) = how(level, number);
-                // A few values; the last rows of a second tile; three tiles for two blocks, the last within a pack.
-                for elements in [5, 3000, 4400] {
-                    check(world, elements, SMALL, dtype, how, number + elements as u64);
+                // Three tiles for two blocks, the last within a pack; the last rows of a second tile; a few values.
+                let all = [4400, 3000, 5];
+                // The other worlds differ in nothing but the number.
+                for elements in if matches!(world, 2 | 3 | 4 | 8) { &all[..] } else { &all[..1] } {
+                    check(world, *elements, SMALL, dtype, how, number + *elements as u64);
                 }
             }
         }
