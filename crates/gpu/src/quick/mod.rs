@@ -54,6 +54,29 @@ impl Default for QuickOptions {
 }
 
 /// The ranks' quick all-reduce, as one rank has it.
+///
+/// ```
+/// # #[cfg(feature = "sim")] {
+/// use unisono_gpu::driver::sim::Simulator;
+/// use unisono_gpu::{Arithmetic, DType, Driver, QuantLevel, QuickAllReduce, QuickHow, QuickOptions};
+///
+/// let simulator = Simulator::new(2, false);
+/// let options = QuickOptions { most_bytes: 1 << 20, most_blocks: 1, threads: 32 };
+/// let of_rank = |rank| QuickAllReduce::new(simulator.device(rank), rank, 2, options);
+/// let mut ranks = [of_rank(0)?, of_rank(1)?];
+/// let handles = [ranks[0].handle()?, ranks[1].handle()?];
+/// for (rank, quick) in ranks.iter_mut().enumerate() {
+///     quick.open_handles(&handles)?;
+///     let message = simulator.device(rank).allocate(16)?;
+///     simulator.device(rank).write(message, &[0x00, 0x3c].repeat(8))?; // eight ones
+///     let how = QuickHow { level: QuantLevel::Int8, as_f16: false, arithmetic: Arithmetic::Narrow };
+///     quick.all_reduce(message, message, 8, DType::F16, how)?;
+/// }
+/// simulator.run(1)?;
+/// ranks[0].check()?;
+/// # }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct QuickAllReduce<D: Driver> {
     driver: D,
@@ -91,7 +114,13 @@ impl<D: Driver> QuickAllReduce<D> {
             return Err(Error::Options { blocks: most_blocks, threads });
         }
         let memory = driver.allocate(layout::memory_bytes(world, most_blocks, threads))?;
-        let overdue = driver.allocate(OVERDUE_BYTES)?;
+        let overdue = match driver.allocate(OVERDUE_BYTES) {
+            Ok(overdue) => overdue,
+            Err(problem) => {
+                driver.free(memory)?;
+                return Err(problem);
+            }
+        };
         let patience = AllReduce::<D>::DEFAULT_PATIENCE;
         Ok(Self { driver, rank, world, options, memory, signals: None, overdue, patience })
     }
