@@ -44,21 +44,26 @@ DEVICE void reduce_element(const Sources<world>& from, u64 index, void* output, 
     Row::element(output, target) = Type::narrow(sum);
 }
 
-// The same for a pack of elements.
+// The sums of a pack of elements, before they are rounded.
 template <class Type, u32 world>
-DEVICE void reduce_whole_pack(const Sources<world>& from, u64 index, void* output, u64 target) {
-    using Row = Message<Type>;
+DEVICE Sums<Type> reduced_pack(const Sources<world>& from, u64 index) {
     Pack packs[world];
 #pragma unroll
     for (u32 rank = 0; rank < world; ++rank) {
-        packs[rank] = Row::pack(from.of[rank], index);
+        packs[rank] = Message<Type>::pack(from.of[rank], index);
     }
     Sums<Type> sums = widened<Type>(packs[0]);
 #pragma unroll
     for (u32 rank = 1; rank < world; ++rank) {
         accumulate(sums, packs[rank]);
     }
-    Row::pack(output, target) = rounded(sums);
+    return sums;
+}
+
+// The same for a pack of elements.
+template <class Type, u32 world>
+DEVICE void reduce_whole_pack(const Sources<world>& from, u64 index, void* output, u64 target) {
+    Message<Type>::pack(output, target) = rounded(reduced_pack<Type>(from, index));
 }
 
 // The same for a pack that may be the message's last.

@@ -14,6 +14,9 @@
 #include "meeting.h"
 #include "all_reduce.h"
 #include "halves.h"
+#include "fused.h"
+#include "codec.h"
+#include "quick.h"
 
 namespace {
 
@@ -24,7 +27,8 @@ constexpr u64 PATIENCE = 20000000000u;
 using Body = void (*)(const Call&);
 
 // One launch of one rank: all its blocks' threads, from start to end.
-void launch(Body body, const Call& call) {
+template <class Run>
+void launch(const Run& run) {
     std::vector<HostBlock> shared(BLOCKS);
     for (HostBlock& block : shared) {
         pthread_barrier_init(&block.barrier, nullptr, BLOCK_THREADS);
@@ -32,9 +36,9 @@ void launch(Body body, const Call& call) {
     std::vector<std::thread> threads;
     for (u32 block = 0; block < BLOCKS; ++block) {
         for (u32 thread = 0; thread < BLOCK_THREADS; ++thread) {
-            threads.emplace_back([=, &shared, &call] {
+            threads.emplace_back([=, &shared, &run] {
                 here = HostThread{thread, block, BLOCKS, &shared[block]};
-                body(call);
+                run();
             });
         }
     }
@@ -108,7 +112,7 @@ int check(const char* name, What what, Body body, u64 elements, bool in_place) {
             for (u64 i = 0; i < given; ++i) {
                 own.elements(own.input)[i] = Type::narrow(value_of(rank, i, round));
             }
-            launch(body, call);
+            launch([&] { body(call); });
             for (u64 i = 0; i < got; ++i) {
                 const Element found = static_cast<const Element*>(call.output)[i];
                 wrong += found != (Element)expected<Type, world>(what, rank, i, elements, round);
@@ -152,7 +156,9 @@ int check_all() {
 
 }  // namespace
 
+#include "host_quick.h"
+
 int main() {
-    const int wrong = check_all<F32, 2>() + check_all<F16, 3>() + check_all<BF16, 5>();
+    const int wrong = check_all<F32, 2>() + check_all<F16, 3>() + check_all<BF16, 5>() + check_quick_and_fused();
     return wrong == 0 ? 0 : 1;
 }

@@ -4,14 +4,21 @@
 
 #define DEVICE static __device__ __forceinline__
 #define DEVICE_MEMBER static __device__ __forceinline__
+#define DEVICE_METHOD __device__ __forceinline__
 #define KERNEL extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 1)
 #define BY_VALUE const __grid_constant__
 
-enum : u32 { BLOCK_THREADS = 512 };
+// Threads of a block: 512, unless the file that includes this says otherwise.
+#ifndef THREADS
+#define THREADS 512
+#endif
+enum : u32 { BLOCK_THREADS = THREADS };
 
 DEVICE u32 thread_index() { return threadIdx.x; }
 DEVICE u32 block_index() { return blockIdx.x; }
 DEVICE u32 block_count() { return gridDim.x; }
+// What the launch has; not more than BLOCK_THREADS.
+DEVICE u32 block_threads() { return blockDim.x; }
 
 // All threads of the block come here before any goes on; what each did before is seen by all after.
 DEVICE void block_sync() { __syncthreads(); }
@@ -57,6 +64,28 @@ DEVICE float float_of(u32 bits) { return __uint_as_float(bits); }
 
 // One addition, rounded to nearest even, never fused with anything.
 DEVICE float add(float left, float right) { return __fadd_rn(left, right); }
+
+// Two rows of a word per eight threads, which all threads of the block have, and no other block.
+struct BlockWords {
+    float of[2][BLOCK_THREADS / 8];
+};
+DEVICE BlockWords& block_words() {
+    static __shared__ BlockWords words;
+    return words;
+}
+
+// One multiplication, one over a number, and a root, each rounded to nearest even.
+DEVICE float mul(float left, float right) { return __fmul_rn(left, right); }
+DEVICE float reciprocal(float value) { return __frcp_rn(value); }
+DEVICE float square_root(float value) { return __fsqrt_rn(value); }
+
+// What the thread has whose index within its eight differs in this bit; all threads of the block come here.
+template <u32 bit>
+DEVICE u32 shuffle_xor(u32 mine) {
+    u32 theirs;
+    asm volatile("shfl.sync.bfly.b32 %0, %1, %2, 0x1f, 0xffffffff;" : "=r"(theirs) : "r"(mine), "n"(bit));
+    return theirs;
+}
 
 DEVICE float widen_f16(u16 bits) {
     float value;

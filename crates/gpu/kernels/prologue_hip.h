@@ -3,14 +3,19 @@
 
 #define DEVICE static __attribute__((device, always_inline)) inline
 #define DEVICE_MEMBER static __attribute__((device, always_inline)) inline
-#define KERNEL extern "C" __attribute__((global, amdgpu_flat_work_group_size(512, 512))) void
+#define DEVICE_METHOD __attribute__((device, always_inline)) inline
+#define KERNEL extern "C" __attribute__((global, amdgpu_flat_work_group_size(THREADS, THREADS))) void
 #define BY_VALUE const
 
-enum : u32 { BLOCK_THREADS = 512 };
+#ifndef THREADS
+#define THREADS 512
+#endif
+enum : u32 { BLOCK_THREADS = THREADS };
 
 DEVICE u32 thread_index() { return __builtin_amdgcn_workitem_id_x(); }
 DEVICE u32 block_index() { return __builtin_amdgcn_workgroup_id_x(); }
 DEVICE u32 block_count() { return __builtin_amdgcn_grid_size_x() / BLOCK_THREADS; }
+DEVICE u32 block_threads() { return BLOCK_THREADS; }
 
 DEVICE void block_sync() {
     __builtin_amdgcn_fence(__ATOMIC_RELEASE, "workgroup");
@@ -36,7 +41,11 @@ DEVICE bool block_any(bool mine) {
 
 // System scope: what the device's caches hold back is written to memory before, or forgotten after.
 DEVICE void store_release(u32* word, u32 value) {
-    __scoped_atomic_store_n(word, value, __ATOMIC_RELEASE, __MEMORY_SCOPE_SYSTEM);
+    __builtin_amdgcn_fence(__ATOMIC_RELEASE, "");
+    // For the write-back that the fence begins. The compiler's own wait is left out where it knows of no load or store that is
+    // still under way, since it does not count the write-back as one.
+    __builtin_amdgcn_s_waitcnt(0x0f70);
+    __scoped_atomic_store_n(word, value, __ATOMIC_RELAXED, __MEMORY_SCOPE_SYSTEM);
 }
 
 DEVICE u32 load_acquire(const u32* word) {
@@ -63,6 +72,25 @@ DEVICE float float_of(u32 bits) { return __builtin_bit_cast(float, bits); }
 
 // Compiled with -ffp-contract=off.
 DEVICE float add(float left, float right) { return left + right; }
+
+struct BlockWords {
+    float of[2][BLOCK_THREADS / 8];
+};
+DEVICE BlockWords& block_words() {
+    static __attribute__((shared)) BlockWords words;
+    return words;
+}
+
+// No fast arithmetic is on: a division or a root is rounded to nearest even.
+DEVICE float mul(float left, float right) { return left * right; }
+DEVICE float reciprocal(float value) { return 1.0f / value; }
+DEVICE float square_root(float value) { return __builtin_sqrtf(value); }
+
+// The pattern: all lanes of 32, none set, one flipped.
+template <u32 bit>
+DEVICE u32 shuffle_xor(u32 mine) {
+    return (u32)__builtin_amdgcn_ds_swizzle((int)mine, bit << 10 | 0x1f);
+}
 
 DEVICE float widen_f16(u16 bits) { return (float)__builtin_bit_cast(_Float16, bits); }
 

@@ -11,14 +11,22 @@
 
 #define DEVICE static inline
 #define DEVICE_MEMBER static inline
+#define DEVICE_METHOD inline
 
 // As few as can meet eight peers.
 enum : u32 { BLOCK_THREADS = 8 };
+
+// Two rows of a word per eight threads.
+struct BlockWords {
+    float of[2][BLOCK_THREADS / 8];
+};
 
 // What the threads of a block have in common.
 struct HostBlock {
     pthread_barrier_t barrier;
     bool says[BLOCK_THREADS];
+    u32 shows[BLOCK_THREADS];
+    BlockWords words;
 };
 
 // Who a thread is.
@@ -34,6 +42,7 @@ static thread_local HostThread here;
 DEVICE u32 thread_index() { return here.thread; }
 DEVICE u32 block_index() { return here.block; }
 DEVICE u32 block_count() { return here.blocks; }
+DEVICE u32 block_threads() { return BLOCK_THREADS; }
 
 DEVICE void block_sync() { pthread_barrier_wait(&here.shared->barrier); }
 
@@ -83,6 +92,21 @@ DEVICE float float_of(u32 bits) {
 
 // Compiled with -ffp-contract=off.
 DEVICE float add(float left, float right) { return left + right; }
+
+DEVICE BlockWords& block_words() { return here.shared->words; }
+
+DEVICE float mul(float left, float right) { return left * right; }
+DEVICE float reciprocal(float value) { return 1.0f / value; }
+DEVICE float square_root(float value) { return __builtin_sqrtf(value); }
+
+template <u32 bit>
+DEVICE u32 shuffle_xor(u32 mine) {
+    here.shared->shows[here.thread] = mine;
+    block_sync();
+    const u32 theirs = here.shared->shows[here.thread ^ bit];
+    block_sync();
+    return theirs;
+}
 
 DEVICE float widen_f16(u16 bits) {
     _Float16 value;

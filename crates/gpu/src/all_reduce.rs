@@ -8,11 +8,15 @@
 //! The invariant: all ranks make the same calls in the same order, so row *n* means the same buffer everywhere.
 
 mod table;
+mod fused;
+mod multicast;
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use table::Table;
+pub use fused::{FusedArtefact, RmsNorm};
+pub use multicast::{MULTICAST_PTX, Multicast, multicast_kernel};
 
 use crate::driver::{Driver, Handle};
 use crate::dtype::DType;
@@ -430,7 +434,13 @@ impl<D: Driver> AllReduce<D> {
         elements: usize,
         dtype: DType,
     ) -> Result<(), Error> {
-        let call = Call {
+        let Plan { algorithm, blocks } = plan;
+        let kernel = self.kernel(algorithm, dtype)?;
+        self.driver.launch(&kernel, blocks, BLOCK_THREADS, &self.call(inputs, output, elements).to_bytes())
+    }
+
+    fn call(&self, inputs: u64, output: u64, elements: usize) -> Call {
+        Call {
             inputs,
             signals: self.signals,
             output,
@@ -438,10 +448,7 @@ impl<D: Driver> AllReduce<D> {
             patience: self.driver.ticks(self.patience),
             overdue: self.overdue,
             rank: self.rank as u32,
-        };
-        let Plan { algorithm, blocks } = plan;
-        let kernel = self.kernel(algorithm, dtype)?;
-        self.driver.launch(&kernel, blocks, BLOCK_THREADS, &call.to_bytes())
+        }
     }
 
     fn kernel(&self, algorithm: Algorithm, dtype: DType) -> Result<D::Kernel, Error> {
@@ -474,7 +481,7 @@ fn check_apart(input: (u64, usize), output: (u64, usize)) -> Result<(), Error> {
     Ok(())
 }
 
-fn check_buffers(input: u64, output: u64, bytes: usize) -> Result<(), Error> {
+pub(crate) fn check_buffers(input: u64, output: u64, bytes: usize) -> Result<(), Error> {
     check_aligned("input", input)?;
     check_aligned("output", output)?;
     if input == output { Ok(()) } else { check_apart((input, bytes), (output, bytes)) }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use crate::dtype::DType;
 use crate::layout::{MAX_RANKS, META_BYTES, Overdue};
+use crate::quick::{QUICK_BLOCKS, QUICK_THREADS};
 
 /// Why an all-reduce, or the preparation of one, was refused or failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -162,6 +164,41 @@ pub enum Error {
     NotBuilt {
         /// What.
         what: &'static str,
+    },
+    /// A type that an operation does not take.
+    #[error("{what}: of f16 and bf16, not of {}", .dtype.name())]
+    Type {
+        /// The operation.
+        what: &'static str,
+        /// What was given.
+        dtype: DType,
+    },
+    /// A message that is not whole rows, or rows that are not whole packs.
+    #[error("{elements} elements in rows of {hidden}: whole rows are needed, each a multiple of 16 bytes")]
+    Rows {
+        /// Elements of the message.
+        elements: usize,
+        /// Elements of a row.
+        hidden: usize,
+    },
+    /// Devices that have no switch that adds, or a driver that cannot use it.
+    #[error("this driver has no multicast objects; use another all-reduce")]
+    NoMulticast,
+    /// A quantisation level that there is not.
+    #[error("there is no quantisation level {found}; 0 is none, 1 INT8, 2 INT6, 3 INT4")]
+    Level {
+        /// What was given.
+        found: i64,
+    },
+    /// Blocks and threads of the quick all-reduce.
+    #[error(
+        "{blocks} blocks of {threads} threads; there can be 1 to {QUICK_BLOCKS} of 32, 64, 128 or {QUICK_THREADS}"
+    )]
+    Options {
+        /// Blocks at most.
+        blocks: usize,
+        /// Threads of each.
+        threads: usize,
     },
     /// The driver refused.
     #[error("{call}: {reason}")]

@@ -11,8 +11,9 @@
 //!
 //! | module | what lives there |
 //! |---|---|
-//! | `all_reduce` | a rank's side: registration, graphs, launches |
+//! | `all_reduce` | a rank's side: registration, graphs, launches; fused with RMSNorm; by a switch that adds |
 //! | `plan` | one-shot or two-shot, how many blocks, and when not at all |
+//! | `quick` | the all-reduce whose values travel quantised |
 //! | `layout` | the words that host and kernels share |
 //! | `artefacts` | the kernels by name |
 //! | [`driver`] | what is needed of a vendor's driver; CUDA's and HIP's; with the feature `sim`, those that run on the CPU |
@@ -25,12 +26,19 @@ mod dtype;
 mod error;
 mod layout;
 mod plan;
+mod quick;
 pub mod surface;
 
-pub use all_reduce::{AllReduce, Peers, Staging};
 pub use artefacts::{Artefact, Code, artefacts};
+pub use all_reduce::{
+    AllReduce, FusedArtefact, MULTICAST_PTX, Multicast, Peers, RmsNorm, Staging, multicast_kernel,
+};
 pub use driver::Driver;
 pub use dtype::DType;
 pub use error::Error;
 pub use layout::{BLOCK_THREADS, MAX_BLOCKS, MAX_RANKS, META_BYTES, Overdue};
 pub use plan::{Algorithm, Plan};
+pub use quick::{
+    Arithmetic, QUICK_BLOCKS, QUICK_THREADS, QuantLevel, QuickAllReduce, QuickArtefact, QuickHow,
+    QuickOptions,
+};

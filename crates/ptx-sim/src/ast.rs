@@ -15,6 +15,8 @@ pub(crate) struct Module {
 pub(crate) struct Entry {
     pub(crate) name: String,
     pub(crate) parameters: Vec<Parameter>,
+    /// What each block has for itself.
+    pub(crate) shared: Vec<Parameter>,
     /// From `.maxntid`: the product of the three.
     pub(crate) max_threads: Option<u32>,
     /// The widths of all registers, by number; 1 for predicates.
@@ -22,7 +24,7 @@ pub(crate) struct Entry {
     pub(crate) statements: Vec<Statement>,
 }
 
-/// A parameter and where it lies in the row of all.
+/// A parameter, or a block's own variable, and where it lies in the row of all.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Parameter {
     pub(crate) name: String,

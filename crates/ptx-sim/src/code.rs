@@ -14,6 +14,8 @@ pub struct Kernel {
     pub(crate) parameters: Vec<Parameter>,
     pub(crate) max_threads: Option<u32>,
     pub(crate) registers: usize,
+    /// Bytes that each block has for itself.
+    pub(crate) shared_bytes: usize,
     pub(crate) code: Vec<Instruction>,
 }
 
@@ -89,6 +91,22 @@ pub(crate) enum Operation {
         right: Source,
         more: Source,
     },
+    /// The lowest `length` bits of `from` in the place of those of `into` from `position` on.
+    Insert {
+        to: Register,
+        width: u32,
+        from: Source,
+        into: Source,
+        position: Source,
+        length: Source,
+    },
+    /// Four bytes chosen from eight.
+    Permute {
+        to: Register,
+        low: Source,
+        high: Source,
+        selector: Source,
+    },
     Compare {
         what: Comparison,
         kind: Type,
@@ -134,6 +152,25 @@ pub(crate) enum Operation {
     Branch {
         target: usize,
     },
+    /// The sum of what all devices of a multicast object have at an address of it.
+    MulticastLoad {
+        to: Vec<Register>,
+        kind: Multicast,
+        order: Order,
+        address: Address,
+    },
+    /// To all devices of a multicast object.
+    MulticastStore {
+        from: Vec<Source>,
+        order: Order,
+        address: Address,
+    },
+    /// Every lane of the warp gets what the lane has whose number differs in these bits. Orders nothing in memory.
+    Shuffle {
+        to: Register,
+        from: Source,
+        flip: Source,
+    },
     Barrier(Barrier),
     Return,
 }
@@ -154,8 +191,19 @@ pub(crate) struct Address {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Space {
     Parameters,
+    /// The block's own.
+    Shared,
     /// Device memory, also where an address names no space.
     Global,
+}
+
+/// What the 32 bits of a register are to a multicast object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Multicast {
+    F32,
+    /// Two, added in f32.
+    F16x2,
+    Bf16x2,
 }
 
 /// What a type's bits mean.
@@ -192,6 +240,9 @@ pub(crate) enum Special {
 pub(crate) enum Unary {
     Negate,
     Not,
+    /// Of f32, rounded to nearest even, like the next.
+    Reciprocal,
+    SquareRoot,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -200,6 +251,7 @@ pub(crate) enum Binary {
     Subtract,
     Multiply,
     MultiplyHigh,
+    Divide,
     And,
     Or,
     Xor,

@@ -75,6 +75,11 @@ pub enum Awaited {
         /// How many of the block have ended and will never come.
         ended: usize,
     },
+    /// The other threads of its warp.
+    Warp {
+        /// How many are there.
+        arrived: usize,
+    },
 }
 
 impl fmt::Display for Hang {
@@ -85,6 +90,9 @@ impl fmt::Display for Hang {
             match &waiting.for_what {
                 Awaited::Word { address, value } => {
                     write!(out, "for a change of the word at {address:#x}, which holds {value}")?;
+                }
+                Awaited::Warp { arrived } => {
+                    write!(out, "at a shuffle with {arrived} threads of its warp")?;
                 }
                 Awaited::Barrier { arrived, ended } => {
                     write!(out, "at a barrier with {arrived} threads; {ended} have ended")?;

@@ -53,7 +53,8 @@
 //! | `value` | arithmetic |
 //! | `thread`, `block`, `machine` | running them: to the next flag, barrier, end |
 //! | `clock`, `race` | what happens before what, and what does not |
-//! | `memory` | what addresses lead to |
+//! | `memory` | what addresses lead to, multicast objects included |
+//! | `shared` | what each block has for itself |
 
 mod ast;
 mod block;
@@ -66,6 +67,7 @@ mod memory;
 mod parse;
 mod race;
 mod report;
+mod shared;
 mod thread;
 mod token;
 mod value;

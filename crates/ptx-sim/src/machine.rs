@@ -229,7 +229,8 @@ impl<M: Memory> Machine<M> {
                 self.most_draws += u64::from(launch.blocks) * u64::from(launch.threads) * 64;
                 for block in 0..launch.blocks {
                     let id = BlockId { stream: device as u32, work: stream.work, block };
-                    self.blocks.push(Some(Block::new(id, Arc::clone(&launch), &heard)));
+                    let detects = self.detector.is_some();
+                    self.blocks.push(Some(Block::new(id, Arc::clone(&launch), &heard, detects)));
                 }
                 self.draws_left = 0;
             }
@@ -346,6 +347,7 @@ impl<M: Memory> Machine<M> {
                 memory: &mut self.memory,
                 detector: self.detector.as_mut(),
                 report: &mut self.report,
+                shared: &mut block.shared,
                 changed: &mut changed,
             };
             block.threads[index as usize].run(&around, &mut effects)
@@ -373,6 +375,11 @@ impl<M: Memory> Machine<M> {
             Pause::Barrier { says, answer } => {
                 block.threads[index as usize].seen = None;
                 block.arrive(index, says, answer)?;
+                self.progress();
+            }
+            Pause::Shuffle(shuffle) => {
+                block.threads[index as usize].seen = None;
+                block.shuffle(index, shuffle)?;
                 self.progress();
             }
             Pause::Ended => {

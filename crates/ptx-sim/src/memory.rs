@@ -10,6 +10,12 @@ pub trait Memory {
     /// The place of `bytes` bytes at `address` of `device`; `None` where the device may not reach all of them.
     fn locate(&self, device: usize, address: u64, bytes: usize) -> Option<u64>;
 
+    /// The places of so many bytes at an address of a multicast object, on all of its devices in their order.
+    fn locate_all(&self, device: usize, address: u64, bytes: usize) -> Option<Vec<u64>> {
+        let _ = (device, address, bytes);
+        None
+    }
+
     /// Reads the bytes at a place.
     fn load(&self, place: u64, into: &mut [u8]);
 
@@ -41,8 +47,17 @@ pub struct Allocations {
 struct Mappings {
     /// By address; they do not overlap.
     all: Vec<Mapping>,
+    /// Multicast objects: all have the same bytes' worth on every device.
+    multicast: Vec<MulticastMapping>,
     /// Where the last look-up ended: the next one is mostly about the same.
     last: Cell<usize>,
+}
+
+#[derive(Debug, Clone)]
+struct MulticastMapping {
+    address: u64,
+    bytes: u64,
+    places: Vec<u64>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -90,6 +105,32 @@ impl Allocations {
         is_free
     }
 
+    /// Lets a device reach the bytes at several places, one per device, all at once under an address of a multicast object.
+    /// `false` where there is no such device or place, or the address leads to something else.
+    pub fn map_multicast(&mut self, device: usize, address: u64, places: &[u64], bytes: usize) -> bool {
+        let ends = |start: u64| start.checked_add(bytes as u64);
+        let are_there =
+            places.iter().all(|place| ends(*place).is_some_and(|end| end <= self.bytes.len() as u64));
+        let Some(end) = ends(address) else { return false };
+        let Some(mappings) = self.devices.get_mut(device).filter(|_| are_there) else { return false };
+        let is_apart = |other: u64, bytes: u64| end <= other || other + bytes <= address;
+        let is_free = mappings.all.iter().all(|other| is_apart(other.address, other.bytes))
+            && mappings.multicast.iter().all(|other| is_apart(other.address, other.bytes));
+        if is_free {
+            let mapping = MulticastMapping { address, bytes: bytes as u64, places: places.to_vec() };
+            mappings.multicast.push(mapping);
+        }
+        is_free
+    }
+
+    /// Takes a multicast object away; `false` where none begins at the address.
+    pub fn unmap_multicast(&mut self, device: usize, address: u64) -> bool {
+        let Some(mappings) = self.devices.get_mut(device) else { return false };
+        let before = mappings.multicast.len();
+        mappings.multicast.retain(|mapping| mapping.address != address);
+        mappings.multicast.len() < before
+    }
+
     /// Takes a mapping away; `false` where none begins at the address.
     pub fn unmap(&mut self, device: usize, address: u64) -> bool {
         let Some(mappings) = self.devices.get_mut(device) else { return false };
@@ -112,6 +153,14 @@ impl Memory for Allocations {
                 mappings.all.partition_point(|mapping| mapping.address <= address).checked_sub(1)?;
             mappings.last.set(position);
             mappings.all[position].place_of(address, bytes)
+        })
+    }
+
+    fn locate_all(&self, device: usize, address: u64, bytes: usize) -> Option<Vec<u64>> {
+        self.devices.get(device)?.multicast.iter().find_map(|mapping| {
+            let offset = address.checked_sub(mapping.address)?;
+            let is_within = offset.checked_add(bytes as u64)? <= mapping.bytes;
+            is_within.then(|| mapping.places.iter().map(|place| place + offset).collect())
         })
     }
 

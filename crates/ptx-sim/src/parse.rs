@@ -21,11 +21,12 @@ struct Parser {
     end: u32,
 }
 
-/// The registers of an entry, and what their names mean in the blocks that are open.
-#[derive(Default)]
+/// The registers of an entry, what their names mean in the blocks that are open, and its other variables.
 struct Registers {
     widths: Vec<u32>,
     scopes: Vec<HashMap<String, Register>>,
+    /// What each block has for itself.
+    shared: Vec<Parameter>,
 }
 
 impl Registers {
@@ -54,18 +55,22 @@ impl Parser {
         if self.number()? != 64 {
             return Err(self.error("addresses have 64 bits"));
         }
-        let mut entries = Vec::new();
+        let (mut entries, mut shared) = (Vec::new(), Vec::new());
         while self.next < self.tokens.len() {
             match self.word()?.as_str() {
                 ".visible" => {}
-                ".entry" => entries.push(self.entry()?),
+                ".entry" => entries.push(self.entry(&shared)?),
+                ".shared" => {
+                    self.variable(&mut shared)?;
+                    self.expect(';')?;
+                }
                 other => return Err(self.error(format!("`{other}` is not known outside of an entry"))),
             }
         }
         Ok(Module { target, entries })
     }
 
-    fn entry(&mut self) -> Result<Entry, ParseError> {
+    fn entry(&mut self, shared: &[Parameter]) -> Result<Entry, ParseError> {
         let name = self.word()?;
         let parameters = self.parameters()?;
         let mut max_threads = None;
@@ -81,12 +86,14 @@ impl Parser {
                 other => return Err(self.error(format!("`{other}` is not known before an entry's body"))),
             }
         }
-        let mut registers = Registers { widths: Vec::new(), scopes: vec![HashMap::new()] };
+        let mut registers =
+            Registers { widths: Vec::new(), scopes: vec![HashMap::new()], shared: shared.to_vec() };
         let mut statements = Vec::new();
         while !registers.scopes.is_empty() {
             self.statement(&mut registers, &mut statements)?;
         }
-        Ok(Entry { name, parameters, max_threads, registers: registers.widths, statements })
+        let Registers { widths, shared, .. } = registers;
+        Ok(Entry { name, parameters, shared, max_threads, registers: widths, statements })
     }
 
     fn numbers(&mut self) -> Result<Vec<u64>, ParseError> {
@@ -99,35 +106,38 @@ impl Parser {
 
     fn parameters(&mut self) -> Result<Vec<Parameter>, ParseError> {
         let mut found = Vec::new();
-        let mut offset = 0_usize;
         if !self.eat('(') || self.eat(')') {
             return Ok(found);
         }
         loop {
             self.expect_word(".param")?;
-            let mut kind = self.word()?;
-            let mut alignment = None;
-            if kind == ".align" {
-                alignment = Some(self.size()?);
-                kind = self.word()?;
-            }
-            let width =
-                width_of(&kind).ok_or_else(|| self.error(format!("`{kind}` is no type")))? as usize / 8;
-            let name = self.word()?;
-            let mut bytes = width;
-            if self.eat('[') {
-                bytes *= self.size()?;
-                self.expect(']')?;
-            }
-            let alignment = alignment.unwrap_or(width).max(1);
-            offset = offset.next_multiple_of(alignment);
-            found.push(Parameter { name, offset, bytes });
-            offset += bytes;
+            self.variable(&mut found)?;
             if !self.eat(',') {
                 self.expect(')')?;
                 return Ok(found);
             }
         }
+    }
+
+    /// `.align 8 .b8 name[12]`, behind those that are there.
+    fn variable(&mut self, found: &mut Vec<Parameter>) -> Result<(), ParseError> {
+        let mut kind = self.word()?;
+        let mut alignment = None;
+        if kind == ".align" {
+            alignment = Some(self.size()?);
+            kind = self.word()?;
+        }
+        let width = width_of(&kind).ok_or_else(|| self.error(format!("`{kind}` is no type")))? as usize / 8;
+        let name = self.word()?;
+        let mut bytes = width;
+        if self.eat('[') {
+            bytes *= self.size()?;
+            self.expect(']')?;
+        }
+        let end = found.last().map_or(0, |last| last.offset + last.bytes);
+        let offset = end.next_multiple_of(alignment.unwrap_or(width).max(1));
+        found.push(Parameter { name, offset, bytes });
+        Ok(())
     }
 
     fn statement(&mut self, registers: &mut Registers, to: &mut Vec<Statement>) -> Result<(), ParseError> {
@@ -147,6 +157,10 @@ impl Parser {
         let word = self.word()?;
         let kind = match word.as_str() {
             ".reg" => return self.registers(registers),
+            ".shared" => {
+                self.variable(&mut registers.shared)?;
+                return self.expect(';');
+            }
             ".pragma" => return self.pragma(),
             _ if guard.is_none() && self.eat(':') => StatementKind::Label(word),
             _ if word.starts_with('.') => {
@@ -361,6 +375,15 @@ mod tests {
             })
             .collect();
         assert_eq!(written, [Operand::Register(2), Operand::Register(1)]);
+    }
+
+    #[test]
+    fn a_blocks_own_variables_are_the_modules_and_the_entrys() {
+        let text =
+            format!("{HEAD}.shared .align 4 .b8 a[6];\n.visible .entry k()\n{{ .shared .u32 b; ret; }}");
+        let shared = module(&text).unwrap().entries.into_iter().next().unwrap().shared;
+        let offsets: Vec<_> = shared.iter().map(|v| (v.name.as_str(), v.offset, v.bytes)).collect();
+        assert_eq!(offsets, [("a", 0, 6), ("b", 8, 4)]);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crate::code::{
 use crate::memory::Memory;
 use crate::race::{Detector, Touch};
 use crate::report::Report;
+use crate::shared::Shared;
 use crate::value;
 
 /// More instructions than any thread of ours needs between two synchronising ones.
@@ -54,6 +55,7 @@ pub(crate) struct Effects<'a, M> {
     pub(crate) memory: &'a mut M,
     pub(crate) detector: Option<&'a mut Detector>,
     pub(crate) report: &'a mut Report,
+    pub(crate) shared: &'a mut Shared,
     /// Places of words that may have changed, for those who wait for them.
     pub(crate) changed: &'a mut Vec<u64>,
 }
@@ -72,7 +74,18 @@ pub(crate) enum Pause {
         says: bool,
         answer: Option<Register>,
     },
+    /// It waits for its warp, to which it shows a value, and wants that of another lane.
+    Shuffle(Shuffle),
     Ended,
+}
+
+/// What a thread shows its warp, and what it wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Shuffle {
+    pub(crate) value: u64,
+    /// The bits in which the wanted lane's number differs.
+    pub(crate) flip: u64,
+    pub(crate) to: Register,
 }
 
 impl Thread {
@@ -139,6 +152,11 @@ impl Thread {
                         }
                     });
                 }
+                Operation::Shuffle { to, from, flip } => {
+                    self.next += 1;
+                    let (value, flip) = (self.value(*from), self.value(*flip));
+                    return Ok(Pause::Shuffle(Shuffle { value, flip, to: *to }));
+                }
                 Operation::Load { order: Order::Strong { .. }, .. }
                 | Operation::Store { order: Order::Strong { .. }, .. }
                 | Operation::Atomic { .. }
@@ -154,11 +172,12 @@ impl Thread {
                     }
                     self.next += 1;
                 }
-                Operation::Store { from, width, order, address, .. } => {
+                Operation::Store { from, space, width, order, address } => {
                     let values: [u64; 4] =
                         std::array::from_fn(|part| from.get(part).map_or(0, |from| self.value(*from)));
                     self.store(
                         &values[..from.len()],
+                        *space,
                         *width,
                         *order,
                         *address,
@@ -166,6 +185,32 @@ impl Thread {
                         around,
                         effects,
                     )?;
+                    self.next += 1;
+                }
+                Operation::MulticastLoad { to, kind, order, address } => {
+                    let places = locate_all(effects.memory, around.device, self.address(*address))?;
+                    for (part, to) in to.iter().enumerate() {
+                        let word = |place: &u64| {
+                            let mut word = [0; 4];
+                            effects.memory.load(place + 4 * part as u64, &mut word);
+                            u32::from_le_bytes(word)
+                        };
+                        let words: Vec<u32> = places.iter().map(word).collect();
+                        self.set(*to, value::multicast_sum(*kind, &words));
+                    }
+                    for place in places {
+                        self.touched(place, 16, *order, Does::Reads, instruction.line, effects);
+                    }
+                    self.next += 1;
+                }
+                Operation::MulticastStore { from, order, address } => {
+                    let places = locate_all(effects.memory, around.device, self.address(*address))?;
+                    let words = from.iter().map(|from| self.value(*from) as u32);
+                    let bytes: Vec<u8> = words.flat_map(u32::to_le_bytes).collect();
+                    for place in places {
+                        self.touched(place, 16, *order, Does::Writes, instruction.line, effects);
+                        effects.memory.store(place, &bytes);
+                    }
                     self.next += 1;
                 }
                 Operation::Atomic { .. } => {
@@ -229,6 +274,15 @@ impl Thread {
                 let (left, right, more) = (self.value(*left), self.value(*right), self.value(*more));
                 self.set(*to, value::multiply_add(*kind, left, right, more));
             }
+            Operation::Insert { to, width, from, into, position, length } => {
+                let (from, into) = (self.value(*from), self.value(*into));
+                let (position, length) = (self.value(*position), self.value(*length));
+                self.set(*to, value::insert(*width, from, into, position, length));
+            }
+            Operation::Permute { to, low, high, selector } => {
+                let (low, high, selector) = (self.value(*low), self.value(*high), self.value(*selector));
+                self.set(*to, value::permute(low, high, selector));
+            }
             Operation::Compare { what, kind, to, left, right } => {
                 let holds = value::compare(*what, *kind, self.value(*left), self.value(*right));
                 self.set(*to, u64::from(holds));
@@ -246,6 +300,9 @@ impl Thread {
             | Operation::Atomic { .. }
             | Operation::Branch { .. }
             | Operation::Barrier(_)
+            | Operation::Shuffle { .. }
+            | Operation::MulticastLoad { .. }
+            | Operation::MulticastStore { .. }
             | Operation::Return => {}
         }
     }
@@ -278,9 +335,17 @@ impl Thread {
             }
             return Ok(None);
         }
-        let place = locate(effects.memory, around.device, address, part * to.len())?;
         let mut bytes = [0; 32];
         let bytes = &mut bytes[..part * to.len()];
+        if space == Space::Shared {
+            let at = (address, bytes.len());
+            bytes.copy_from_slice(effects.shared.access(at, false, line, &self.clock, effects.report)?);
+            for (to, part) in to.iter().zip(bytes.chunks_exact(part)) {
+                self.set(*to, little_endian(part));
+            }
+            return Ok(None);
+        }
+        let place = locate(effects.memory, around.device, address, bytes.len())?;
         effects.memory.load(place, bytes);
         if let Order::Strong { .. } = order {
             let seen = Seen { instruction: self.next, address, place, value: little_endian(&bytes[..part]) };
@@ -300,6 +365,7 @@ impl Thread {
     fn store<M: Memory>(
         &mut self,
         values: &[u64],
+        space: Space,
         width: u32,
         order: Order,
         address: Address,
@@ -309,12 +375,18 @@ impl Thread {
     ) -> Result<(), String> {
         let address = self.address(address);
         let part = width as usize / 8;
-        let place = locate(effects.memory, around.device, address, part * values.len())?;
         let mut bytes = [0; 32];
         let bytes = &mut bytes[..part * values.len()];
         for (to, value) in bytes.chunks_exact_mut(part).zip(values) {
             to.copy_from_slice(&value.to_le_bytes()[..part]);
         }
+        if space == Space::Shared {
+            let at = (address, bytes.len());
+            let to = effects.shared.access(at, true, line, &self.clock, effects.report)?;
+            to.copy_from_slice(bytes);
+            return Ok(());
+        }
+        let place = locate(effects.memory, around.device, address, bytes.len())?;
         self.touched(place, bytes.len(), order, Does::Writes, line, effects);
         effects.memory.store(place, bytes);
         Ok(())
@@ -392,6 +464,15 @@ fn locate<M: Memory>(memory: &M, device: usize, address: u64, bytes: usize) -> R
     }
     let place = memory.locate(device, address, bytes);
     place.ok_or_else(|| format!("device {device} has no {bytes} bytes at {address:#x}"))
+}
+
+/// The places of 16 bytes of a multicast object.
+fn locate_all<M: Memory>(memory: &M, device: usize, address: u64) -> Result<Vec<u64>, String> {
+    if !address.is_multiple_of(16) {
+        return Err(format!("16 bytes at {address:#x} are not aligned"));
+    }
+    let places = memory.locate_all(device, address, 16);
+    places.ok_or_else(|| format!("device {device} has no 16 bytes of a multicast object at {address:#x}"))
 }
 
 /// The value of 1, 2, 4 or 8 bytes.

@@ -48,7 +48,12 @@ impl Tokenizer<'_> {
             } else if next.is_ascii_digit() {
                 self.number()?;
             } else if is_word(next) {
-                let word = self.take_while(is_word);
+                let mut word = self.take_while(is_word);
+                // A modifier may have a part of its own: `.acc::f32`.
+                while self.rest.starts_with("::") {
+                    self.skip(2);
+                    word = format!("{word}::{}", self.take_while(is_word));
+                }
                 self.push(Kind::Word(word));
             } else if next == '"' {
                 self.text()?;

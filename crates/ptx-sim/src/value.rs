@@ -7,7 +7,7 @@ use std::cmp::Ordering;
 
 use half::{bf16, f16};
 
-use crate::code::{Binary, Comparison, Meaning, Type, Unary};
+use crate::code::{Binary, Comparison, Meaning, Multicast, Type, Unary};
 
 /// The NaN that PTX's f32 operations return, whatever NaNs went in.
 const NAN_F32: u32 = 0x7fff_ffff;
@@ -38,6 +38,8 @@ pub(crate) fn unary(what: Unary, kind: Type, value: u64) -> u64 {
     let found = match what {
         Unary::Negate => value.wrapping_neg(),
         Unary::Not => !value,
+        Unary::Reciprocal => return float_bits(1.0 / float(value)),
+        Unary::SquareRoot => return float_bits(float(value).sqrt()),
     };
     found & mask(kind.width)
 }
@@ -52,6 +54,8 @@ pub(crate) fn binary(what: Binary, kind: Type, left: u64, right: u64) -> u64 {
         Binary::Subtract => left.wrapping_sub(right),
         Binary::Multiply => left.wrapping_mul(right),
         Binary::MultiplyHigh => multiply_high(kind, left, right),
+        // What the hardware makes of it is not specified.
+        Binary::Divide => left.checked_div(right).unwrap_or(u64::MAX),
         Binary::And => left & right,
         Binary::Or => left | right,
         Binary::Xor => left ^ right,
@@ -76,9 +80,60 @@ fn float_binary(what: Binary, left: u64, right: u64) -> u64 {
     float_bits(match what {
         Binary::Add => left + right,
         Binary::Subtract => left - right,
+        Binary::Minimum | Binary::Maximum => extreme(what, left, right),
         // The decoder lets no other operation on floats through.
         _ => left * right,
     })
+}
+
+/// The sum of one register's worth from all devices: starting with the last, since the order is the switch's own business, and
+/// whoever counted on that of the ranks is to find out.
+pub(crate) fn multicast_sum(kind: Multicast, words: &[u32]) -> u64 {
+    let f16_type = Type { meaning: Meaning::Float, width: 16 };
+    let bf16_type = Type { meaning: Meaning::Brain, width: 16 };
+    let f32_type = Type { meaning: Meaning::Float, width: 32 };
+    let half = |of: Type, shift: u32| {
+        let values = words.iter().map(|word| convert(f32_type, of, u64::from(word >> shift)));
+        let sum = values.rev().reduce(|sum, more| float_binary(Binary::Add, sum, more));
+        convert(of, f32_type, sum.unwrap_or(0)) << shift
+    };
+    match kind {
+        Multicast::F32 => {
+            let values = words.iter().rev().map(|word| u64::from(*word));
+            values.reduce(|sum, more| float_binary(Binary::Add, sum, more)).unwrap_or(0)
+        }
+        Multicast::F16x2 => half(f16_type, 0) | half(f16_type, 16),
+        Multicast::Bf16x2 => half(bf16_type, 0) | half(bf16_type, 16),
+    }
+}
+
+/// -0 is less than +0; a NaN is neither.
+fn extreme(what: Binary, left: f32, right: f32) -> f32 {
+    if left.is_nan() {
+        return right;
+    }
+    let left_is_less = right.is_nan() || left.total_cmp(&right).is_lt();
+    if right.is_nan() || left_is_less == (what == Binary::Minimum) { left } else { right }
+}
+
+/// `length` bits of `from` at `position` of `into`; what does not fit is cut.
+pub(crate) fn insert(width: u32, from: u64, into: u64, position: u64, length: u64) -> u64 {
+    let (position, length) = ((position & 0xff) as u32, (length & 0xff) as u32);
+    let place = if position >= width { 0 } else { mask(length) << position };
+    let moved = if position >= width { 0 } else { from << position };
+    ((into & !place) | (moved & place)) & mask(width)
+}
+
+/// Each nibble of the selector chooses one of eight bytes, or, with its highest bit, that byte's sign.
+pub(crate) fn permute(low: u64, high: u64, selector: u64) -> u64 {
+    let all = low | high << 32;
+    let byte = |index: u32| {
+        let choice = selector >> (4 * index);
+        let byte = all >> (8 * (choice & 7)) & 0xff;
+        let chosen = if choice & 8 == 0 { byte } else { 0xff * (byte >> 7) };
+        chosen << (8 * index)
+    };
+    (0..4).map(byte).sum()
 }
 
 fn multiply_high(kind: Type, left: u64, right: u64) -> u64 {
@@ -190,6 +245,31 @@ mod tests {
         assert_eq!(binary(Binary::ShiftLeft, U32, 1, 32), 0);
         assert_eq!(binary(Binary::ShiftRight, U32, 0x8000_0000, 99), 0);
         assert_eq!(binary(Binary::ShiftRight, S32, 0x8000_0000, 99), 0xffff_ffff);
+    }
+
+    #[test]
+    fn bits_are_inserted_and_bytes_chosen() {
+        assert_eq!(insert(32, 0xabcd, 0x1111_1111, 8, 8), 0x1111_cd11);
+        assert_eq!(insert(32, 0xff, 0, 28, 8), 0xf000_0000);
+        assert_eq!(insert(64, 5, 7, 32, 32), 0x5_0000_0007);
+        assert_eq!((insert(32, 1, 9, 40, 4), insert(32, 1, 9, 4, 0)), (9, 9));
+        assert_eq!(permute(0x4433_2211, 0x8877_6655, 0x7401), 0x8855_1122);
+        assert_eq!(permute(0x0000_0080, 0, 0x1118), 0xff);
+    }
+
+    #[test]
+    fn roots_quotients_and_extremes_of_floats() {
+        assert_eq!(unary(Unary::Reciprocal, F32, bits(3.0)), bits(1.0 / 3.0));
+        assert_eq!(unary(Unary::Reciprocal, F32, bits(-0.0)), bits(f32::NEG_INFINITY));
+        assert_eq!(unary(Unary::SquareRoot, F32, bits(-1.0)), 0x7fff_ffff);
+        assert_eq!(binary(Binary::Divide, U32, 17, 5), 3);
+        assert_eq!(binary(Binary::Divide, U32, 17, 0), 0xffff_ffff);
+        let nan = bits(f32::NAN);
+        assert_eq!(binary(Binary::Maximum, F32, nan, bits(-3.0)), bits(-3.0));
+        assert_eq!(binary(Binary::Minimum, F32, bits(-3.0), nan), bits(-3.0));
+        assert_eq!(binary(Binary::Minimum, F32, bits(0.0), bits(-0.0)), bits(-0.0));
+        assert_eq!(binary(Binary::Maximum, F32, bits(0.0), bits(-0.0)), bits(0.0));
+        assert_eq!(binary(Binary::Maximum, F32, nan, nan), 0x7fff_ffff);
     }
 
     #[test]

@@ -2,46 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on is to end")]
 
-use std::sync::Arc;
+mod common;
 
-use unisono_ptx_sim::{Allocations, Awaited, Kernel, Launch, Machine, Module, Stopped, Work};
-
-const MEMORY: u64 = 0x10_0000;
-const BYTES: usize = 4096;
-
-/// A kernel of this body. Parameter `out` is the address of the memory, `more` has three words; there are registers of all widths.
-fn kernel(body: &str) -> Arc<Kernel> {
-    let text = format!(
-        ".version 8.0\n.target sm_80\n.address_size 64\n\
-         .visible .entry k(.param .u64 out, .param .align 8 .b8 more[12])\n.maxntid 256, 1, 1\n{{\n\
-         .reg .pred %p<8>; .reg .b16 %h<8>; .reg .b32 %r<16>; .reg .f32 %f<8>; .reg .b64 %d<16>;\n\
-         ld.param.u64 %d0, [out];\n{body}\nret;\n}}\n"
-    );
-    Module::parse(&text).unwrap().kernel("k").unwrap()
-}
-
-fn machine(devices: usize) -> Machine<Allocations> {
-    let mut memory = Allocations::new(devices);
-    let place = memory.reserve(BYTES);
-    for device in 0..devices {
-        assert!(memory.map(device, MEMORY, place, BYTES));
-    }
-    Machine::new(memory, devices, true)
-}
-
-fn launch(kernel: &Arc<Kernel>, blocks: u32, threads: u32) -> Work {
-    let mut parameters = MEMORY.to_le_bytes().to_vec();
-    for word in [11_u32, 22, 33] {
-        parameters.extend(word.to_le_bytes());
-    }
-    Work::Launch(Launch { kernel: Arc::clone(kernel), blocks, threads, parameters })
-}
-
-fn words(machine: &mut Machine<Allocations>, count: usize) -> Vec<u32> {
-    let mut bytes = vec![0; 4 * count];
-    machine.read(0, MEMORY, &mut bytes).unwrap();
-    bytes.chunks_exact(4).map(|word| u32::from_le_bytes(word.try_into().unwrap())).collect()
-}
+use common::{MEMORY, kernel, launch, machine, words};
+use unisono_ptx_sim::{Awaited, Launch, Module, Stopped, Work};
 
 /// The first word that one thread leaves.
 fn word(body: &str) -> u32 {
@@ -105,6 +69,19 @@ fn bits_are_moved_and_combined() {
     assert_eq!(in_d1("mov.u64 %d2, 1; shl.b64 %d1, %d2, 33;"), (0, 2));
     assert_eq!(in_r1("mov.u32 %r2, -16; shr.u32 %r1, %r2, 28;"), 15);
     assert_eq!(in_r1("mov.u32 %r2, -16; shr.s32 %r1, %r2, 2;"), 0xffff_fffc);
+}
+
+#[test]
+fn bits_are_inserted_bytes_chosen_and_floats_divided() {
+    assert_eq!(in_r1("mov.u32 %r2, 0xabcd; bfi.b32 %r1, %r2, 0x11111111, 8, 8;"), 0x1111_cd11);
+    assert_eq!(in_d1("mov.u64 %d2, 5; mov.u64 %d3, 7; bfi.b64 %d1, %d2, %d3, 32, 32;"), (7, 5));
+    assert_eq!(in_r1("mov.u32 %r2, 0x44332211; prmt.b32 %r1, %r2, 0x88776655, 0x7401;"), 0x8855_1122);
+    assert_eq!(in_r1("mov.u32 %r2, 17; div.u32 %r1, %r2, 5;"), 3);
+    assert_eq!(in_r1("mov.f32 %f2, 0f40400000; rcp.rn.f32 %f1, %f2; mov.b32 %r1, %f1;"), 0x3eaa_aaab);
+    assert_eq!(in_r1("mov.f32 %f2, 0f40000000; sqrt.rn.f32 %f1, %f2; mov.b32 %r1, %f1;"), 0x3fb5_04f3);
+    let head = "mov.f32 %f2, 0f3F800000; mov.f32 %f3, 0f7FC00000;";
+    assert_eq!(in_r1(&format!("{head} max.f32 %f1, %f3, %f2; mov.b32 %r1, %f1;")), 0x3f80_0000);
+    assert_eq!(in_r1(&format!("{head} min.f32 %f1, %f2, 0fC0000000; mov.b32 %r1, %f1;")), 0xc000_0000);
 }
 
 #[test]
@@ -303,7 +280,7 @@ fn a_hang_names_the_thread_and_what_it_waits_for() {
     assert_eq!(waiting.for_what, Awaited::Word { address: MEMORY + 8, value: 0 });
     // Half of the block has ended before the barrier.
     let uneven = kernel("mov.u32 %r1, %tid.x; setp.lt.u32 %p1, %r1, 3; @%p1 ret; bar.sync 0;");
-    let mut machine = self::machine(1);
+    let mut machine = common::machine(1);
     machine.enqueue(0, launch(&uneven, 1, 8)).unwrap();
     let Err(Stopped::Hang(hang)) = machine.run(0) else { panic!("a hang") };
     assert_eq!(hang.waiting[0].for_what, Awaited::Barrier { arrived: 5, ended: 3 });
@@ -336,6 +313,17 @@ fn opcodes_and_modifiers_that_are_not_known_are_errors_with_their_line() {
     for instruction in [
         "add.ftz.f32 %f1, %f2, %f3;",
         "add.rz.f32 %f1, %f2, %f3;",
+        "rcp.approx.f32 %f1, %f2;",
+        "max.NaN.f32 %f1, %f2, %f3;",
+        "div.s32 %r1, %r2, %r3;",
+        "prmt.b32.f4e %r1, %r2, %r3, 0;",
+        "ld.acquire.cta.shared.u32 %r1, [%r2];",
+        "ld.shared.u32 %r1, [nowhere];",
+        "multimem.ld_reduce.relaxed.sys.global.add.v4.f16x2 {%r1, %r2, %r3, %r1}, [%d1];",
+        "multimem.ld_reduce.relaxed.sys.global.min.v4.f32 {%r1, %r2, %r3, %r1}, [%d1];",
+        "multimem.red.relaxed.sys.global.add.f32 [%d1], %r1;",
+        "shfl.sync.idx.b32 %r1, %r2, 0, 0x1f, 0xffffffff;",
+        "shfl.sync.bfly.b32 %r1, %r2, 1, 0x1f, 0xff;",
         "mul.rn.ftz.f32 %f1, %f2, %f3;",
         "setp.equ.f32 %p1, %f1, %f2;",
         "ld.global.nc.u32 %r1, [%d1];",

@@ -38,7 +38,10 @@ pub(crate) struct Options {
 const VERSION: &str = "12.9.86";
 
 /// Assembled for each: Ampere, Hopper, and both lines of Blackwell.
-const GENERATIONS: [&str; 4] = ["sm_80", "sm_90", "sm_100", "sm_120"];
+const GENERATIONS: [u32; 4] = [80, 90, 100, 120];
+
+/// What a kernel needs unless the end of its file's name says otherwise: `-sm_90`.
+const BASELINE: u32 = 80;
 
 /// Where kernels and artefacts are.
 const CRATE: &str = "crates/gpu";
@@ -53,10 +56,11 @@ pub(crate) fn run(workspace: &Workspace, options: &Options, count: &mut Count) -
     let nvrtc = Nvrtc::load(&wheel)?;
     let sources = Sources::read(&workspace.root.join(CRATE).join("kernels"))?;
     let ptx = sources.compile(&nvrtc)?;
+    let clang = amd::compiler(workspace)?;
     let code_objects = amd::compile(workspace, &sources, &ptx)?;
     let built = [ptx.as_slice(), &code_objects].concat();
     let artefacts = workspace.root.join(CRATE).join("artefacts");
-    let record = record(&amd::compiler(workspace)?);
+    let record = record(&clang);
     if options.refresh {
         write(&built, &record, &artefacts)?;
     } else {
@@ -117,11 +121,17 @@ impl Sources {
     /// The PTX of each.
     fn compile(&self, nvrtc: &Nvrtc) -> Result<Vec<Artefact>> {
         let one = |main: &Source| {
-            let text = nvrtc.compile(main, &self.headers)?;
+            let text = nvrtc.compile(main, &self.headers, capability_of(&main.name))?;
             Ok(Artefact { name: main.name.replace(".cu", ".ptx"), bytes: text.into_bytes() })
         };
         self.mains.iter().map(one).collect()
     }
+}
+
+/// The compute capability, times ten, that a file or an artefact is for.
+fn capability_of(name: &str) -> u32 {
+    let stem = name.split('.').next().unwrap_or_default();
+    stem.split_once("-sm_").and_then(|(_, number)| number.parse().ok()).unwrap_or(BASELINE)
 }
 
 /// What the artefacts were built with, as it is recorded beside them.
@@ -175,8 +185,9 @@ fn assemble(workspace: &Workspace, artefacts: &Path, ptx: &[Artefact]) -> Result
     permissions.set_mode(0o755);
     fs::set_permissions(&ptxas, permissions).context("making ptxas executable")?;
     for Artefact { name, .. } in ptx {
-        for generation in GENERATIONS {
-            let log = assemble_one(workspace, &ptxas, &artefacts.join(name), generation)?;
+        for generation in GENERATIONS.into_iter().filter(|generation| *generation >= capability_of(name)) {
+            let generation = format!("sm_{generation}");
+            let log = assemble_one(workspace, &ptxas, &artefacts.join(name), &generation)?;
             let spilling =
                 log.lines().filter(|line| line.contains("spill") && !is_without_spills(line)).count();
             if spilling > 0 {
@@ -224,7 +235,7 @@ fn flags_are_at_system_scope(ptx: &Artefact) -> Result<()> {
 }
 
 /// Loads and stores are data, a release or acquire at system scope, or, if atomic, at system scope; nothing is fused, cached
-/// apart, or volatile.
+/// apart, or volatile. What a switch adds is loaded at system scope. Lanes meet before they show one another anything.
 fn is_allowed(line: &str) -> bool {
     let opcode = line.split_whitespace().find(|word| !word.starts_with('@')).unwrap_or_default();
     let mut words = opcode.split('.');
@@ -234,7 +245,11 @@ fn is_allowed(line: &str) -> bool {
         ("ld", ["acquire", "sys", "global", ..]) | ("st", ["release", "sys", "global", ..]) => true,
         ("ld" | "st", ["param" | "global" | "shared", rest @ ..]) => !rest.contains(&"nc"),
         ("atom", [_, "sys", "global", ..]) => true,
-        ("ld" | "st" | "atom" | "red" | "fma" | "membar" | "fence", _) => false,
+        ("multimem", ["ld_reduce", "relaxed", "sys", "global", "add", rest @ ..]) => {
+            matches!(rest, ["v4", "f32"] | ["acc::f32", "v4", "f16x2" | "bf16x2"])
+        }
+        ("shfl", ["sync", ..]) => true,
+        ("ld" | "st" | "multimem" | "shfl" | "atom" | "red" | "fma" | "membar" | "fence", _) => false,
         _ => true,
     }
 }
@@ -252,6 +267,9 @@ mod tests {
             "ld.acquire.sys.global.u32 %r1, [%rd1];",
             "atom.relaxed.sys.global.cas.b32 %r1, [%rd1], 0, 1;",
             "add.rn.f32 %f1, %f1, %f2;",
+            "shfl.sync.bfly.b32 %r1, %r2, 1, 0x1f, 0xffffffff;",
+            "st.shared.f32 [%rd1], %f1;",
+            "multimem.ld_reduce.relaxed.sys.global.add.acc::f32.v4.bf16x2 {%r1, %r2, %r3, %r4}, [%rd1];",
         ] {
             assert!(is_allowed(good), "{good}");
         }
@@ -263,9 +281,18 @@ mod tests {
             "ld.u32 %r1, [%rd1];",
             "fma.rn.f32 %f1, %f1, %f2, %f3;",
             "membar.sys;",
+            "shfl.bfly.b32 %r1, %r2, 1, 0x1f;",
+            "multimem.ld_reduce.relaxed.gpu.global.add.v4.f32 {%r1, %r2, %r3, %r4}, [%rd1];",
+            "multimem.ld_reduce.relaxed.sys.global.add.v4.bf16x2 {%r1, %r2, %r3, %r4}, [%rd1];",
         ] {
             assert!(!is_allowed(bad), "{bad}");
         }
+    }
+
+    #[test]
+    fn names_say_for_which_devices_an_artefact_is() {
+        assert_eq!(capability_of("one_shot.ptx"), 80);
+        assert_eq!(capability_of("multicast_one_shot-sm_90.cu"), 90);
     }
 
     #[test]

@@ -27,6 +27,9 @@ const BOTH: &[&str] = &["one_shot", "two_shot"];
 const HALVES: &[&str] = &["reduce_scatter", "all_gather"];
 const ALL: &[&str] = &["one_shot", "two_shot", "reduce_scatter", "all_gather"];
 
+/// One of the four that differ in nothing but the codec.
+const QUICK: &[&str] = &["quick_int4"];
+
 /// What only CUDA has.
 const CUDA: &str = "prologue_cuda.h";
 
@@ -119,18 +122,89 @@ const MUTATIONS: [Mutation; 14] = [
     },
 ];
 
-/// Compiles all of them and hands them to the test that runs each in many orders.
+/// Of the quick all-reduce, which has meetings of its own.
+const OF_QUICK: [Mutation; 11] = [
+    Mutation {
+        name: "no-meeting-for-parts",
+        of: QUICK,
+        file: "quick.h",
+        from: "!exchange(call, 0, number)",
+        to: "false",
+    },
+    Mutation {
+        name: "no-meeting-for-results",
+        of: QUICK,
+        file: "quick.h",
+        from: "!exchange(call, 1, number)",
+        to: "false",
+    },
+    Mutation { name: "no-number", of: QUICK, file: "quick.h", from: "++number;", to: "number = 1;" },
+    Mutation {
+        name: "numbers-forgotten",
+        of: QUICK,
+        file: "quick.h",
+        from: "own->tiles[block_index()] = number;",
+        to: "own->tiles[block_index()] = 0;",
+    },
+    Mutation {
+        name: "one-word-for-both-phases",
+        of: QUICK,
+        file: "quick.h",
+        from: "posted[phase]",
+        to: "posted[0]",
+    },
+    Mutation {
+        name: "no-block-sync-before-posting",
+        of: QUICK,
+        file: "quick.h",
+        from: "    block_sync();\n    const u32 peer",
+        to: "    const u32 peer",
+    },
+    Mutation {
+        name: "no-block-sync-after-waiting-quick",
+        of: QUICK,
+        file: "quick.h",
+        from: "!block_any(overdue)",
+        to: "!overdue",
+    },
+    Mutation { name: "relaxed-posts", of: QUICK, file: CUDA, from: "st.release.sys", to: "st.relaxed.sys" },
+    Mutation { name: "relaxed-waits", of: QUICK, file: CUDA, from: "ld.acquire.sys", to: "ld.relaxed.sys" },
+    Mutation { name: "volatile-waits", of: QUICK, file: CUDA, from: "ld.acquire.sys", to: "ld.volatile" },
+    Mutation {
+        name: "posts-for-the-device",
+        of: QUICK,
+        file: CUDA,
+        from: "st.release.sys",
+        to: "st.release.gpu",
+    },
+];
+
+/// Compiles all of them and hands them to the tests that run each in many orders.
 pub(super) fn run(workspace: &Workspace, nvrtc: &Nvrtc, sources: &Sources, count: &mut Count) -> Result<()> {
-    let folder = workspace.empty_folder("mutants")?;
-    for mutation in MUTATIONS {
-        let mutated = mutated(sources, &mutation)?;
+    let all = MUTATIONS.iter().chain(&OF_QUICK);
+    for mutation in all.filter(|mutation| mutation.file != CUDA).chain(&ON_THE_HOST) {
+        host::catch(workspace, mutation.name, &mutated(sources, mutation)?)?;
+    }
+    catch(workspace, nvrtc, sources, &MUTATIONS, "races", count)?;
+    catch(workspace, nvrtc, sources, &OF_QUICK, "quick_races", count)
+}
+
+/// Compiles the mutants and runs the test that is to find them out.
+fn catch(
+    workspace: &Workspace,
+    nvrtc: &Nvrtc,
+    sources: &Sources,
+    mutations: &[Mutation],
+    test: &str,
+    count: &mut Count,
+) -> Result<()> {
+    let folder = workspace.empty_folder(&format!("mutants-{test}"))?;
+    for mutation in mutations {
+        let mutated = mutated(sources, mutation)?;
         for Artefact { name, bytes } in mutated.compile(nvrtc)? {
             let path = folder.join(format!("{}-{}.ptx", name.trim_end_matches(".ptx"), mutation.name));
             fs::write(&path, bytes).with_context(|| format!("writing {}", path.display()))?;
         }
-    }
-    for mutation in MUTATIONS.iter().filter(|mutation| mutation.file != CUDA).chain(&ON_THE_HOST) {
-        host::catch(workspace, mutation.name, &mutated(sources, mutation)?)?;
     }
     let mut command = workspace.cargo();
     command.env("UNISONO_TEST_MUTANTS", &folder).args([
@@ -140,7 +214,7 @@ pub(super) fn run(workspace: &Workspace, nvrtc: &Nvrtc, sources: &Sources, count
         "--features",
         "sim",
         "--test",
-        "races",
+        test,
     ]);
     command.args(["--", "mutants_of_the_source_are_caught", "--ignored", "--nocapture"]);
     step::run(&mut command, count)

@@ -15,7 +15,7 @@ use libloading::{Library, Symbol};
 type Program = *mut std::ffi::c_void;
 
 /// How the kernels are compiled. Contraction would change the sums.
-pub(crate) const OPTIONS: [&str; 3] = ["--gpu-architecture=compute_80", "--fmad=false", "--std=c++17"];
+pub(crate) const OPTIONS: [&str; 2] = ["--fmad=false", "--std=c++17"];
 
 /// The loaded library.
 #[derive(Debug)]
@@ -43,13 +43,15 @@ impl Nvrtc {
         Ok(Self { _builtins: open("libnvrtc-builtins.so.12.9")?, library: open("libnvrtc.so.12")? })
     }
 
-    /// The PTX of `main`, which may include the others.
-    pub(crate) fn compile(&self, main: &Source, headers: &[Source]) -> Result<String> {
+    /// The PTX of `main`, which may include the others, for devices of at least this compute capability, times ten.
+    pub(crate) fn compile(&self, main: &Source, headers: &[Source], capability: u32) -> Result<String> {
         let text = |text: &str| CString::new(text).context("a source has a zero byte in it");
         let (name, source) = (text(&main.name)?, text(&main.text)?);
         let names = headers.iter().map(|header| text(&header.name)).collect::<Result<Vec<_>>>()?;
         let texts = headers.iter().map(|header| text(&header.text)).collect::<Result<Vec<_>>>()?;
-        let options = OPTIONS.iter().map(|option| text(option)).collect::<Result<Vec<_>>>()?;
+        let architecture = format!("--gpu-architecture=compute_{capability}");
+        let options = OPTIONS.iter().copied().chain([architecture.as_str()]);
+        let options = options.map(text).collect::<Result<Vec<_>>>()?;
         let pointers = |all: &[CString]| all.iter().map(|one| one.as_ptr()).collect::<Vec<_>>();
         let (names, texts, options) = (pointers(&names), pointers(&texts), pointers(&options));
         let mut program: Program = ptr::null_mut();

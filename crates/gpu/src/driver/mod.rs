@@ -81,6 +81,28 @@ pub trait Driver {
     /// Takes back what [`Driver::open`] mapped.
     fn close(&self, base: u64) -> Result<(), Error>;
 
+    /// A multicast object over so many devices, by which each of them joins it: each gives so much of its memory, and all of that
+    /// is reached at once.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoMulticast`] where the devices or the driver have none.
+    fn create_multicast(&self, devices: usize, bytes: usize) -> Result<Handle, Error> {
+        let _ = (devices, bytes);
+        Err(Error::NoMulticast)
+    }
+
+    /// Joins a multicast object with an own allocation; returns the address under which the memory of all is reached, once all
+    /// have joined.
+    ///
+    /// # Errors
+    ///
+    /// As [`Driver::create_multicast`].
+    fn join_multicast(&self, handle: &Handle, base: u64) -> Result<u64, Error> {
+        let _ = (handle, base);
+        Err(Error::NoMulticast)
+    }
+
     /// Copies on the stream, within what the device reaches.
     fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<(), Error>;
 

@@ -6,6 +6,7 @@
 
 mod memory;
 mod process;
+mod multicast;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -43,6 +44,7 @@ pub struct Graph {
 struct State {
     machine: Machine<Allocations>,
     devices: Vec<DeviceState>,
+    multicasts: Vec<multicast::Object>,
     /// What is run instead of a shipped text.
     replaced: Modules,
 }
@@ -84,6 +86,7 @@ impl Simulator {
                     capturing: None,
                 })
                 .collect(),
+            multicasts: Vec::new(),
             replaced: Modules::new(),
         };
         Self { state: Rc::new(RefCell::new(state)) }
@@ -241,6 +244,14 @@ impl Driver for Device {
 
     fn close(&self, base: u64) -> Result<(), Error> {
         self.unmap("close", base, false)
+    }
+
+    fn create_multicast(&self, devices: usize, bytes: usize) -> Result<Handle, Error> {
+        Ok(self.new_multicast(devices, bytes))
+    }
+
+    fn join_multicast(&self, handle: &Handle, base: u64) -> Result<u64, Error> {
+        self.join(handle, base)
     }
 
     fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<(), Error> {

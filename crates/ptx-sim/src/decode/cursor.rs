@@ -37,6 +37,9 @@ impl<'a> Decoder<'a> {
         if order == Order::Weak && self.eat("param") {
             return Ok(Space::Parameters);
         }
+        if order == Order::Weak && self.eat("shared") {
+            return Ok(Space::Shared);
+        }
         self.eat("global");
         Ok(Space::Global)
     }
@@ -60,6 +63,10 @@ impl<'a> Decoder<'a> {
             Base::Register(base) => Ok(Address { base: Some(*base), offset }),
             Base::Name(name) if space == Space::Parameters => {
                 Ok(Address { base: None, offset: self.parameter(name)?.wrapping_add(offset) })
+            }
+            Base::Name(name) if space == Space::Shared => {
+                let start = self.shared(name).ok_or_else(|| format!("`{name}` is not known"))?;
+                Ok(Address { base: None, offset: start.wrapping_add(offset) })
             }
             Base::Name(name) => Err(format!("`{name}` is not known")),
         }

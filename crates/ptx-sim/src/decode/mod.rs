@@ -9,8 +9,8 @@ use std::collections::HashMap;
 
 use crate::ast::{self, Entry, Operand, StatementKind};
 use crate::code::{
-    Atomic, Barrier, Binary, Comparison, Instruction, Kernel, Meaning, Operation, Order, Register, Source,
-    Space, Special, Type, Unary,
+    Atomic, Barrier, Binary, Comparison, Instruction, Kernel, Meaning, Multicast, Operation, Order, Register,
+    Source, Space, Special, Type, Unary,
 };
 use crate::error::ParseError;
 use cursor::{part_width, register, source};
@@ -41,8 +41,9 @@ pub(crate) fn kernel(entry: Entry) -> Result<Kernel, ParseError> {
     }
     let last = entry.statements.last().map_or(0, |statement| statement.line);
     code.push(Instruction { line: last, guard: None, operation: Operation::Return });
-    let Entry { name, parameters, max_threads, registers, .. } = entry;
-    Ok(Kernel { name, parameters, max_threads, registers: registers.len(), code })
+    let Entry { name, parameters, shared, max_threads, registers, .. } = entry;
+    let shared_bytes = shared.last().map_or(0, |last| last.offset + last.bytes);
+    Ok(Kernel { name, parameters, max_threads, registers: registers.len(), shared_bytes, code })
 }
 
 fn at(line: u32, problem: String) -> ParseError {
@@ -84,13 +85,20 @@ impl<'a> Decoder<'a> {
             "xor" => self.binary(Binary::Xor, &[Meaning::Bits])?,
             "shl" => self.binary(Binary::ShiftLeft, &[Meaning::Bits])?,
             "shr" => self.binary(Binary::ShiftRight, &[Meaning::Bits, Meaning::Unsigned, Meaning::Signed])?,
-            "min" => self.binary(Binary::Minimum, &[Meaning::Unsigned, Meaning::Signed])?,
-            "max" => self.binary(Binary::Maximum, &[Meaning::Unsigned, Meaning::Signed])?,
+            "min" => self.extreme(Binary::Minimum)?,
+            "max" => self.extreme(Binary::Maximum)?,
+            "div" => self.binary(Binary::Divide, &[Meaning::Unsigned])?,
+            "rcp" => self.root(Unary::Reciprocal)?,
+            "sqrt" => self.root(Unary::SquareRoot)?,
+            "bfi" => self.insert()?,
+            "prmt" => self.permute()?,
+            "shfl" => self.shuffle()?,
             "neg" => self.unary(Unary::Negate, Meaning::Signed)?,
             "not" => self.unary(Unary::Not, Meaning::Bits)?,
             "setp" => self.compare()?,
             "selp" => self.select()?,
             "cvt" => self.convert()?,
+            "multimem" => self.multicast()?,
             "ld" => self.load()?,
             "st" => self.store()?,
             "atom" => self.atomic()?,
@@ -129,7 +137,7 @@ impl<'a> Decoder<'a> {
         }
     }
 
-    /// A special register, or a parameter's address.
+    /// A special register, or the address of a parameter or of a variable of the block's own.
     fn name(&self, to: Register, name: &str) -> Decoded<Operation> {
         let what = match name {
             "%tid.x" => Special::Thread,
@@ -140,11 +148,21 @@ impl<'a> Decoder<'a> {
             "%ntid.y" | "%ntid.z" | "%nctaid.y" | "%nctaid.z" => Special::One,
             "%globaltimer" => Special::Time,
             _ => {
-                let from = Source::Constant(self.parameter(name)?);
+                let from = match self.shared(name) {
+                    Some(start) => start,
+                    None => self.parameter(name)?,
+                };
+                let from = Source::Constant(from);
                 return Ok(Operation::Move { to, from, width: 64 });
             }
         };
         Ok(Operation::Special { to, what })
+    }
+
+    /// Where a variable of the block's own lies.
+    fn shared(&self, name: &str) -> Option<u64> {
+        let found = self.entry.shared.iter().find(|variable| variable.name == name);
+        found.map(|variable| variable.offset as u64)
     }
 
     fn parameter(&self, name: &str) -> Decoded<u64> {
@@ -219,6 +237,58 @@ impl<'a> Decoder<'a> {
     fn unary(&mut self, what: Unary, meaning: Meaning) -> Decoded<Operation> {
         let kind = self.kind_of(&[meaning], &[1, 16, 32, 64])?;
         Ok(Operation::Unary { what, kind, to: self.register()?, from: self.source(kind)? })
+    }
+
+    /// Of two floats of which one is a NaN, the other.
+    fn extreme(&mut self, what: Binary) -> Decoded<Operation> {
+        match self.modifiers.first() {
+            Some(&"f32") => self.binary(what, &[Meaning::Float]),
+            _ => self.binary(what, &[Meaning::Unsigned, Meaning::Signed]),
+        }
+    }
+
+    fn root(&mut self, what: Unary) -> Decoded<Operation> {
+        self.expect("rn")?;
+        let kind = self.kind_of(&[Meaning::Float], &[32])?;
+        Ok(Operation::Unary { what, kind, to: self.register()?, from: self.source(kind)? })
+    }
+
+    fn insert(&mut self) -> Decoded<Operation> {
+        let kind = self.kind_of(&[Meaning::Bits], &[32, 64])?;
+        let place = Type { meaning: Meaning::Unsigned, width: 32 };
+        Ok(Operation::Insert {
+            to: self.register()?,
+            width: kind.width,
+            from: self.source(kind)?,
+            into: self.source(kind)?,
+            position: self.source(place)?,
+            length: self.source(place)?,
+        })
+    }
+
+    /// Without a mode: each byte's number stands in the selector.
+    fn permute(&mut self) -> Decoded<Operation> {
+        let kind = self.kind_of(&[Meaning::Bits], &[32])?;
+        Ok(Operation::Permute {
+            to: self.register()?,
+            low: self.source(kind)?,
+            high: self.source(kind)?,
+            selector: self.source(kind)?,
+        })
+    }
+
+    /// Between all lanes of a warp.
+    fn shuffle(&mut self) -> Decoded<Operation> {
+        self.expect("sync")?;
+        self.expect("bfly")?;
+        let kind = self.kind_of(&[Meaning::Bits], &[32])?;
+        let (to, from, flip) = (self.register()?, self.source(kind)?, self.source(kind)?);
+        match (self.source(kind)?, self.source(kind)?) {
+            (Source::Constant(0x1f), Source::Constant(0xffff_ffff)) => {
+                Ok(Operation::Shuffle { to, from, flip })
+            }
+            _ => Err("only between all 32 lanes".into()),
+        }
     }
 
     fn compare(&mut self) -> Decoded<Operation> {
@@ -310,6 +380,41 @@ impl<'a> Decoder<'a> {
             _ => return Err("as many values as the vector has parts".into()),
         };
         Ok(Operation::Store { from, space, width: kind.width, order, address })
+    }
+
+    fn multicast(&mut self) -> Decoded<Operation> {
+        let is_load = match self.modifier()? {
+            "ld_reduce" => true,
+            "st" => false,
+            other => return Err(format!("the operation .{other} is not known here")),
+        };
+        let order = self.order(is_load)?;
+        self.expect("global")?;
+        if is_load {
+            self.expect("add")?;
+        }
+        // What is narrow is added in f32; otherwise the sum's bits would be the hardware's own.
+        let is_wide = self.eat("acc::f32");
+        self.expect("v4")?;
+        let kind = match (self.modifier()?, is_wide || !is_load) {
+            ("f32", _) if !is_wide => Multicast::F32,
+            ("f16x2", true) => Multicast::F16x2,
+            ("bf16x2", true) => Multicast::Bf16x2,
+            _ => return Err("not known for this type".into()),
+        };
+        let word = Type { meaning: Meaning::Bits, width: 32 };
+        let parts = |operand: &'a Operand| match operand {
+            Operand::Vector(parts) if parts.len() == 4 => Ok(parts),
+            _ => Err("as many registers as the vector has parts".to_owned()),
+        };
+        if is_load {
+            let to = parts(self.operand()?)?.iter().map(register).collect::<Decoded<Vec<_>>>()?;
+            return Ok(Operation::MulticastLoad { to, kind, order, address: self.address(Space::Global)? });
+        }
+        let address = self.address(Space::Global)?;
+        let from =
+            parts(self.operand()?)?.iter().map(|part| source(part, word)).collect::<Decoded<Vec<_>>>()?;
+        Ok(Operation::MulticastStore { from, order, address })
     }
 
     fn atomic(&mut self) -> Decoded<Operation> {

@@ -1,0 +1,13 @@
+#include "types.h"
+
+#include "prologue_cuda.h"
+
+#include "elements.h"
+#include "meeting.h"
+#include "all_reduce.h"
+#include "entries.h"
+#include "fused.h"
+
+#undef ENTRY
+#define ENTRY FUSED_ENTRY
+ENTRIES(one_shot_norm)

@@ -1,0 +1,11 @@
+#include "types.h"
+
+#define THREADS 256
+#include "prologue_cuda.h"
+
+#include "elements.h"
+#include "meeting.h"
+#include "codec.h"
+#include "quick.h"
+
+QUICK_ENTRIES(int6, 6)
