@@ -428,7 +428,7 @@ fn check_apart(input: (u64, usize), output: (u64, usize)) -> Result<(), Error> {
     Ok(())
 }
 
-fn check_buffers(input: u64, output: u64, bytes: usize) -> Result<(), Error> {
+pub(crate) fn check_buffers(input: u64, output: u64, bytes: usize) -> Result<(), Error> {
     check_aligned("input", input)?;
     check_aligned("output", output)?;
     if input == output { Ok(()) } else { check_apart((input, bytes), (output, bytes)) }

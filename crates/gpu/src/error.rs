@@ -107,6 +107,9 @@ pub enum Error {
         /// How long it was to wait.
         patience: Duration,
     },
+    /// What only all-reduces by packets can meet with.
+    #[error(transparent)]
+    Packet(#[from] crate::packet::PacketError),
     /// The driver refused.
     #[error("{call}: {reason}")]
     Driver {

@@ -14,6 +14,7 @@
 //! | `all_reduce` | a rank's side: registration, graphs, launches |
 //! | `plan` | one-shot or two-shot, how many blocks, and when not at all |
 //! | `layout` | the words that host and kernels share |
+//! | [`packet`] | all-reduce by packets, for the shortest messages, also between two nodes |
 //! | `artefacts` | the kernels by name |
 //! | `driver` | what is needed of a vendor's driver; with the feature `sim`, one that runs on the CPU |
 
@@ -23,6 +24,7 @@ pub mod driver;
 mod dtype;
 mod error;
 mod layout;
+pub mod packet;
 mod plan;
 
 pub use all_reduce::{AllReduce, Peers, Staging};

@@ -103,6 +103,15 @@ pub(crate) enum Operation {
         right: Source,
         predicate: Register,
     },
+    /// `into` with `length` of its bits, from `position` on, replaced by the lowest of `from`.
+    Insert {
+        width: u32,
+        to: Register,
+        from: Source,
+        into: Source,
+        position: Source,
+        length: Source,
+    },
     Convert {
         to: Register,
         into: Type,

@@ -237,6 +237,11 @@ impl Thread {
                 let chosen = if self.registers[usize::from(*predicate)] != 0 { left } else { right };
                 self.set(*to, self.value(*chosen) & value::mask(*width));
             }
+            Operation::Insert { width, to, from, into, position, length } => {
+                let (from, into) = (self.value(*from), self.value(*into));
+                let (position, length) = (self.value(*position), self.value(*length));
+                self.set(*to, value::insert(*width, from, into, position, length));
+            }
             Operation::Convert { to, into, from, of } => {
                 self.set(*to, value::convert(*into, *of, self.value(*from)));
             }
@@ -361,6 +366,7 @@ impl Thread {
         if let (true, Order::Strong { .. }) = (writes, order) {
             effects.changed.push(place);
         }
+        let is_outside = effects.memory.is_outside(place);
         let Some(detector) = effects.detector.as_deref_mut() else { return };
         let (acquires, releases, scope) = match order {
             Order::Weak => (false, false, None),
@@ -368,6 +374,9 @@ impl Thread {
         };
         let is_atomic = does == Does::Both;
         let touch = Touch { place, bytes: bytes as u64, line, writes, strong: scope, is_atomic };
+        if is_outside && scope != Some(Scope::System) {
+            Detector::touch_outside(touch, &self.clock, effects.report);
+        }
         detector.touch(touch, &self.clock, effects.report);
         let (by, scope) = (self.clock.now(), scope.unwrap_or(Scope::Block));
         if acquires && let Some(told) = detector.acquired(place, by, scope) {

@@ -90,6 +90,16 @@ fn multiply_high(kind: Type, left: u64, right: u64) -> u64 {
     }) as u64
 }
 
+/// `into` with `length` of its bits from `position` on replaced by the lowest of `from`; of both numbers 8 bits count.
+pub(crate) fn insert(width: u32, from: u64, into: u64, position: u64, length: u64) -> u64 {
+    let (position, length) = (position & 0xff, (length & 0xff).min(u64::from(width)));
+    if position >= u64::from(width) {
+        return into & mask(width);
+    }
+    let bits = mask(length as u32) << position & mask(width);
+    (into & !bits | from << position & bits) & mask(width)
+}
+
 /// Of values of at most 32 bits.
 pub(crate) fn multiply_wide(kind: Type, left: u64, right: u64) -> u64 {
     let product = if kind.meaning == Meaning::Signed {

@@ -3,8 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on is to end")]
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use unisono_ptx_sim::{Allocations, Awaited, Kernel, Launch, Machine, Module, Stopped, Work};
+use unisono_ptx_sim::{Allocations, Awaited, Kernel, Launch, Machine, Module, Outside, Stopped, Work};
 
 const MEMORY: u64 = 0x10_0000;
 const BYTES: usize = 4096;
@@ -103,6 +105,10 @@ fn bits_are_moved_and_combined() {
     assert_eq!(in_r1("mov.u32 %r2, 0xf0; xor.b32 %r1, %r2, 0x3c;"), 0xcc);
     assert_eq!(in_r1("mov.u32 %r2, 0xf0; not.b32 %r1, %r2;"), 0xffff_ff0f);
     assert_eq!(in_d1("mov.u64 %d2, 1; shl.b64 %d1, %d2, 33;"), (0, 2));
+    assert_eq!(in_r1("mov.u32 %r2, 0xabc; mov.u32 %r3, -1; bfi.b32 %r1, %r2, %r3, 4, 8;"), 0xffff_fbcf);
+    assert_eq!(in_r1("mov.u32 %r2, 7; mov.u32 %r3, 8; bfi.b32 %r1, %r2, %r3, 32, 8;"), 8);
+    assert_eq!(in_r1("mov.u32 %r2, 7; mov.u32 %r3, 8; bfi.b32 %r1, %r2, %r3, 0, 0;"), 8);
+    assert_eq!(in_d1("mov.u64 %d2, 5; mov.u64 %d3, 9; bfi.b64 %d1, %d2, %d3, 32, 32;"), (9, 5));
     assert_eq!(in_r1("mov.u32 %r2, -16; shr.u32 %r1, %r2, 28;"), 15);
     assert_eq!(in_r1("mov.u32 %r2, -16; shr.s32 %r1, %r2, 2;"), 0xffff_fffc);
 }
@@ -263,6 +269,62 @@ fn only_release_and_acquire_hand_data_over_and_at_system_scope_between_devices()
         assert!(races("st.volatile.global.u32", "ld.volatile.global.u32") > 0);
         assert!(races("st.release.gpu.global.u32", "ld.acquire.sys.global.u32") > 0);
         assert!(races("st.release.sys.global.u32", "ld.acquire.gpu.global.u32") > 0);
+    }
+}
+
+#[derive(Debug)]
+struct Bell([AtomicU64; 2]);
+
+impl Outside for Bell {
+    fn word(&self, index: usize) -> Option<&AtomicU64> {
+        self.0.get(index)
+    }
+}
+
+#[test]
+fn a_word_of_the_hosts_is_waited_for_while_a_thread_of_the_host_writes_it() {
+    let kernel = kernel(
+        "st.relaxed.sys.global.u64 [%d0], 5;
+        again: ld.relaxed.sys.global.u64 %d1, [%d0+8];
+        setp.ne.s64 %p1, %d1, 7;
+        @%p1 bra again;",
+    );
+    let bell = Arc::new(Bell([AtomicU64::new(0), AtomicU64::new(0)]));
+    let mut memory = Allocations::new(1);
+    let place = memory.reserve_outside(bell.clone(), 2);
+    assert!(memory.map(0, MEMORY, place, 16));
+    let mut machine = Machine::new(memory, 1, true);
+    machine.enqueue(0, launch(&kernel, 1, 1)).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while bell.0[0].load(Ordering::Acquire) != 5 {
+                std::thread::yield_now();
+            }
+            bell.0[1].store(7, Ordering::Release);
+        });
+        machine.run(1).unwrap();
+    });
+    assert_eq!(machine.report().race_count, 0);
+    // Now nobody does.
+    bell.0[1].store(0, Ordering::Release);
+    machine.set_outside_patience(Duration::from_millis(5));
+    machine.enqueue(0, launch(&kernel, 1, 1)).unwrap();
+    assert!(matches!(machine.run(1), Err(Stopped::Hang(_))));
+}
+
+#[test]
+fn what_is_not_strong_at_system_scope_races_with_the_host() {
+    for (store, races) in
+        [("relaxed.sys.global", 0), ("volatile.global", 0), ("relaxed.gpu.global", 1), ("global", 1)]
+    {
+        let words = Arc::new(Bell([AtomicU64::new(0), AtomicU64::new(0)]));
+        let mut memory = Allocations::new(1);
+        let place = memory.reserve_outside(words, 2);
+        assert!(memory.map(0, MEMORY, place, 16));
+        let mut machine = Machine::new(memory, 1, true);
+        machine.enqueue(0, launch(&kernel(&format!("st.{store}.u64 [%d0], 5;")), 1, 1)).unwrap();
+        machine.run(1).unwrap();
+        assert_eq!(machine.report().race_count, races, "{store}");
     }
 }
 

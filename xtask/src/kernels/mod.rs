@@ -10,6 +10,7 @@ mod amd;
 mod host;
 mod mutants;
 mod nvrtc;
+mod packets;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -67,6 +68,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options, count: &mut Count) -
     host::run(workspace, &sources)?;
     if options.mutants {
         mutants::run(workspace, &nvrtc, &sources, count)?;
+        packets::run(workspace, &nvrtc, &sources, count)?;
     }
     Ok(())
 }
@@ -223,8 +225,8 @@ fn flags_are_at_system_scope(ptx: &Artefact) -> Result<()> {
     if wrong.is_empty() { Ok(()) } else { bail!("not for devices side by side:\n{}", wrong.join("\n")) }
 }
 
-/// Loads and stores are data, a release or acquire at system scope, or, if atomic, at system scope; nothing is fused, cached
-/// apart, or volatile.
+/// Loads and stores are data, a release or acquire at system scope, a word of 8 bytes that is its own flag, or, if atomic, at
+/// system scope or counting the device's own blocks; nothing is fused, cached apart, or volatile.
 fn is_allowed(line: &str) -> bool {
     let opcode = line.split_whitespace().find(|word| !word.starts_with('@')).unwrap_or_default();
     let mut words = opcode.split('.');
@@ -233,7 +235,8 @@ fn is_allowed(line: &str) -> bool {
     match (kind, modifiers.as_slice()) {
         ("ld", ["acquire", "sys", "global", ..]) | ("st", ["release", "sys", "global", ..]) => true,
         ("ld" | "st", ["param" | "global" | "shared", rest @ ..]) => !rest.contains(&"nc"),
-        ("atom", [_, "sys", "global", ..]) => true,
+        ("ld" | "st", ["relaxed", "sys", "global", "u64"]) => true,
+        ("atom", [_, "sys", "global", ..] | ["acq_rel", "gpu", "global", "add", "u32"]) => true,
         ("ld" | "st" | "atom" | "red" | "fma" | "membar" | "fence", _) => false,
         _ => true,
     }
@@ -252,6 +255,9 @@ mod tests {
             "ld.acquire.sys.global.u32 %r1, [%rd1];",
             "atom.relaxed.sys.global.cas.b32 %r1, [%rd1], 0, 1;",
             "add.rn.f32 %f1, %f1, %f2;",
+            "st.relaxed.sys.global.u64 [%rd1], %rd2;",
+            "ld.relaxed.sys.global.u64 %rd2, [%rd1];",
+            "atom.acq_rel.gpu.global.add.u32 %r1, [%rd1], 1;",
         ] {
             assert!(is_allowed(good), "{good}");
         }
@@ -259,6 +265,9 @@ mod tests {
             "ld.volatile.global.u32 %r1, [%rd1];",
             "ld.relaxed.sys.global.u32 %r1, [%rd1];",
             "st.release.gpu.global.u32 [%rd1], %r1;",
+            "ld.relaxed.gpu.global.u64 %rd1, [%rd1];",
+            "ld.relaxed.sys.global.v2.u64 {%rd1, %rd2}, [%rd1];",
+            "atom.relaxed.gpu.global.add.u32 %r1, [%rd1], 1;",
             "ld.global.nc.u32 %r1, [%rd1];",
             "ld.u32 %r1, [%rd1];",
             "fma.rn.f32 %f1, %f1, %f2, %f3;",

@@ -7,12 +7,15 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::rc::Rc;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use unisono_ptx_sim::{Allocations, Kernel, Launch, Machine, Module, Report, Stopped, Work};
+use unisono_ptx_sim::{Allocations, Kernel, Launch, Machine, Module, Outside, Report, Stopped, Work};
 
 use super::{Allocation, Driver, Handle};
 use crate::error::Error;
+use crate::packet::{HostWords, MapHost};
 
 /// So many devices that can reach one another's memory.
 #[derive(Debug, Clone)]
@@ -104,6 +107,11 @@ impl Simulator {
     /// [`Stopped`] while a stream is not empty.
     pub fn meet(&self) -> Result<(), Stopped> {
         self.state.borrow_mut().machine.meet()
+    }
+
+    /// So long, by the wall's clock, threads of the host have to change a word that a kernel waits for.
+    pub fn set_outside_patience(&self, patience: Duration) {
+        self.state.borrow_mut().machine.set_outside_patience(patience);
     }
 
     /// What has happened in all runs.
@@ -277,6 +285,24 @@ impl Driver for Device {
 
     fn is_capturing(&self) -> Result<bool, Error> {
         Ok(self.with(|state| state.devices[self.device].capturing.is_some()))
+    }
+}
+
+impl Outside for HostWords {
+    fn word(&self, index: usize) -> Option<&AtomicU64> {
+        self.get(index)
+    }
+}
+
+impl MapHost for Device {
+    fn map_host(&self, words: &Arc<HostWords>) -> Result<u64, Error> {
+        let (outside, count) = (Arc::<HostWords>::clone(words), words.count());
+        let place = self.with(|state| state.machine.memory_mut().reserve_outside(outside, count));
+        self.map(place, 8 * count, true)
+    }
+
+    fn unmap_host(&self, address: u64) -> Result<(), Error> {
+        self.unmap("unmap_host", address, true)
     }
 }
 

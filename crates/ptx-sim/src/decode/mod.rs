@@ -90,6 +90,7 @@ impl<'a> Decoder<'a> {
             "not" => self.unary(Unary::Not, Meaning::Bits)?,
             "setp" => self.compare()?,
             "selp" => self.select()?,
+            "bfi" => self.insert()?,
             "cvt" => self.convert()?,
             "ld" => self.load()?,
             "st" => self.store()?,
@@ -246,6 +247,19 @@ impl<'a> Decoder<'a> {
             to: self.register()?,
             left: self.source(kind)?,
             right: self.source(kind)?,
+        })
+    }
+
+    fn insert(&mut self) -> Decoded<Operation> {
+        let kind = self.kind_of(&[Meaning::Bits], &[32, 64])?;
+        let number = Type { meaning: Meaning::Unsigned, width: 32 };
+        Ok(Operation::Insert {
+            width: kind.width,
+            to: self.register()?,
+            from: self.source(kind)?,
+            into: self.source(kind)?,
+            position: self.source(number)?,
+            length: self.source(number)?,
         })
     }
 
