@@ -181,6 +181,12 @@ fn loads_and_stores_reach_parameters_and_memory_of_all_widths() {
 }
 
 #[test]
+fn advice_to_the_assembler_changes_nothing() {
+    assert_eq!(in_r1(".pragma \"used_bytes_mask 15\"; ld.param.u64 %d1, [out]; mov.u32 %r1, 7;"), 7);
+    assert_eq!(in_r1(".pragma \"nounroll\"; mov.u32 %r1, 7;"), 7);
+}
+
+#[test]
 fn atomics_return_what_was_there() {
     let cas =
         "st.global.u32 [%d0], 5; atom.relaxed.sys.global.cas.b32 %r1, [%d0], 5, 6; ld.global.u32 %r2, [%d0];";
