@@ -200,6 +200,9 @@ pub enum Error {
         /// Threads of each.
         threads: usize,
     },
+    /// What only all-reduces by packets can meet with.
+    #[error(transparent)]
+    Packet(#[from] crate::packet::PacketError),
     /// The driver refused.
     #[error("{call}: {reason}")]
     Driver {

@@ -5,21 +5,24 @@
 //! through handles. What is put on the streams runs when a seed is given to [`Simulator::run`], all devices at once.
 
 mod memory;
-mod process;
 mod multicast;
+mod process;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::rc::Rc;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use unisono_ptx_sim::{Allocations, Kernel, Launch, Machine, Memory, Module, Report, Stopped, Work};
+use unisono_ptx_sim::{Allocations, Kernel, Launch, Machine, Memory, Module, Outside, Report, Stopped, Work};
 
 pub use self::process::{Graph as ProcessGraph, ProcessDevice};
 use super::{Allocation, Driver, Handle, Link};
 use crate::artefacts::Code;
 use crate::error::Error;
+use crate::packet::{HostWords, MapHost};
 
 /// So many devices that can reach one another's memory.
 #[derive(Debug, Clone)]
@@ -113,6 +116,11 @@ impl Simulator {
     /// [`Stopped`] while a stream is not empty.
     pub fn meet(&self) -> Result<(), Stopped> {
         self.state.borrow_mut().machine.meet()
+    }
+
+    /// So long, by the wall's clock, threads of the host have to change a word that a kernel waits for.
+    pub fn set_outside_patience(&self, patience: Duration) {
+        self.state.borrow_mut().machine.set_outside_patience(patience);
     }
 
     /// What has happened in all runs.
@@ -329,6 +337,24 @@ impl Driver for Device {
 
     fn link(&self, _peer: &str) -> Result<Link, Error> {
         Ok(Link::Direct)
+    }
+}
+
+impl Outside for HostWords {
+    fn word(&self, index: usize) -> Option<&AtomicU64> {
+        self.get(index)
+    }
+}
+
+impl MapHost for Device {
+    fn map_host(&self, words: &Arc<HostWords>) -> Result<u64, Error> {
+        let (outside, count) = (Arc::<HostWords>::clone(words), words.count());
+        let place = self.with(|state| state.machine.memory_mut().reserve_outside(outside, count));
+        self.map(place, 8 * count, true)
+    }
+
+    fn unmap_host(&self, address: u64) -> Result<(), Error> {
+        self.unmap("unmap_host", address, true)
     }
 }
 
