@@ -47,9 +47,12 @@ mod _core {
     use super::exits::end_started;
     #[pymodule_export]
     use super::gpu::{
-        GpuGraph, gpu_all_reduce, gpu_all_reduce_unreg, gpu_allocate, gpu_begin_capture, gpu_check, gpu_close,
-        gpu_dispose, gpu_end_capture, gpu_export, gpu_free, gpu_get_graph_buffer_ipc_meta, gpu_identity,
-        gpu_init_custom_ar, gpu_init_custom_ar_rocm, gpu_is_direct, gpu_meta_size, gpu_open, gpu_platform,
+        GpuGraph, gpu_all_reduce, gpu_all_reduce_unreg, gpu_allocate, gpu_begin_capture, gpu_check,
+        gpu_close, gpu_dispose, gpu_end_capture, gpu_export, gpu_free, gpu_get_graph_buffer_ipc_meta,
+        gpu_identity, gpu_init_custom_ar, gpu_init_custom_ar_rocm, gpu_init_custom_qr, gpu_is_direct,
+        gpu_meta_size, gpu_mscclpp_allreduce, gpu_mscclpp_check, gpu_mscclpp_dispose,
+        gpu_mscclpp_generate_unique_id, gpu_mscclpp_init_context, gpu_open, gpu_platform, gpu_qr_all_reduce,
+        gpu_qr_check, gpu_qr_destroy, gpu_qr_get_handle, gpu_qr_max_size, gpu_qr_open_handles,
         gpu_register_buffer, gpu_register_buffer_rocm, gpu_register_graph_buffers, gpu_replay,
         gpu_set_patience, gpu_synchronize,
     };

@@ -127,8 +127,6 @@ def refused(comm: unisono.Communicator) -> None:
         allreduce.init_custom_ar([1, 2, 3], table, 0, False)
     with pytest.raises(unisono.DeviceError, match="no handle"):
         memory.open(bytes(64))
-    with pytest.raises(unisono.NotAvailable, match="mscclpp"):
-        allreduce.mscclpp_generate_unique_id()
     # A transposed tensor fills its storage: its elements may be in any order.
     turned = torch.arange(6.0).reshape(2, 3).t()
     out = torch.empty_like(turned)
@@ -196,13 +194,80 @@ def on_amds_platform(comm: unisono.Communicator) -> None:
         comm.barrier()
     packed, offsets = allreduce.get_graph_buffer_ipc_meta(fa)
     assert packed.shape == (0,) and packed.dtype == torch.uint8 and offsets == []
-    with pytest.raises(unisono.NotAvailable, match="quick"):
-        allreduce.init_custom_qr(comm.rank, comm.world_size)
     allreduce.dispose(fa)
 
 
 def test_amds_functions_take_handles(ranks: Any) -> None:
     ranks(2, on_amds_platform).results()
+
+
+def quick(comm: unisono.Communicator) -> None:
+    allreduce, _ = gpu("rocm")
+    assert allreduce.qr_max_size() == 2 << 30
+    fa = allreduce.init_custom_qr(comm.rank, comm.world_size, 1 << 20)
+    handles = exchanged(comm, bytes(allreduce.qr_get_handle(fa).tolist()))
+    with pytest.raises(unisono.InvalidArgument, match="handles"):
+        allreduce.qr_open_handles(fa, [torch.frombuffer(bytearray(handles[0]), dtype=torch.uint8)])
+    torch.ops.unisono.qr_open_handles(fa, [torch.tensor(list(one), dtype=torch.uint8) for one in handles])
+    comm.barrier()
+    all_inputs = inputs(comm.world_size, 600, torch.float16, 7)
+    inp, exact = all_inputs[comm.rank], sum(one.float() for one in all_inputs)
+    outputs = []
+    for level in range(4):
+        out = torch.empty_like(inp)
+        allreduce.qr_all_reduce(fa, inp, out, level)
+        outputs.append(out)
+    assert torch.equal(outputs[0].float(), exact)
+    # Small integers travel as 8 bits without much of an error, and with fewer bits with more.
+    errors = [(out.float() - exact).abs().max().item() for out in outputs]
+    assert errors[1] <= 0.5 and errors[2] <= 2 and errors[3] <= 8, errors
+    swapped = torch.empty_like(inp)
+    allreduce.qr_all_reduce(fa, 1, inp, swapped, False)
+    assert torch.equal(swapped, outputs[1]), "the wrapper's order"
+    torch.ops.unisono.qr_all_reduce(fa, inp, swapped, 3)
+    assert torch.equal(swapped, outputs[3])
+    with pytest.raises(unisono.InvalidArgument, match="no quantisation level 4"):
+        allreduce.qr_all_reduce(fa, inp, swapped, 4)
+    with pytest.raises(unisono.InvalidArgument, match="f16 and bf16"):
+        allreduce.qr_all_reduce(fa, inp.float(), swapped.float(), 0)
+    with pytest.raises(TypeError, match="lacks quant_level"):
+        allreduce.qr_all_reduce(fa, inp, swapped)
+    allreduce.qr_check(fa)
+    comm.barrier()
+    allreduce.qr_destroy(fa)
+
+
+def test_quick_all_reduce(ranks: Any) -> None:
+    ranks(2, quick).results()
+
+
+def packets(comm: unisono.Communicator) -> None:
+    allreduce, _ = gpu("cuda")
+    rocm = importlib.import_module("unisono.sgl_kernel._allreduce_rocm")
+    unique_id = torch.zeros(128, dtype=torch.uint8)
+    if comm.rank == 0:
+        unique_id = allreduce.mscclpp_generate_unique_id()
+    unique_id = torch.frombuffer(bytearray(exchanged(comm, bytes(unique_id.tolist()))[0]), dtype=torch.uint8)
+    scratch, put = rocm.allocate_meta_buffer(8 * 4096), torch.zeros(4096, dtype=torch.uint8)
+    world = comm.world_size
+    begin = lambda selection: allreduce.mscclpp_init_context(  # noqa: E731
+        unique_id, comm.rank, world, scratch, put, world, [0] * world, [0] * world, selection
+    )
+    with pytest.raises(unisono.NotAvailable, match="two nodes"):
+        begin(2)
+    context = begin(1)
+    for seed in range(3):
+        all_inputs = inputs(world, 1024, torch.bfloat16, seed)
+        out = torch.empty(1024, dtype=torch.bfloat16)
+        allreduce.mscclpp_allreduce(context, all_inputs[comm.rank], out, 512, 21)
+        assert torch.equal(out, sum(one.float() for one in all_inputs).to(torch.bfloat16))
+    allreduce.mscclpp_check(context)
+    comm.barrier()
+    allreduce.mscclpp_dispose(context)
+
+
+def test_all_reduce_by_packets(ranks: Any) -> None:
+    ranks(2, packets).results()
 
 
 def without_a_driver(comm: unisono.Communicator) -> None:

@@ -7,16 +7,16 @@
 //!
 //! The invariant: all ranks make the same calls in the same order, so row *n* means the same buffer everywhere.
 
-mod table;
 mod fused;
 mod multicast;
+mod table;
 
 use std::collections::HashMap;
 use std::time::Duration;
 
-use table::Table;
 pub use fused::{FusedArtefact, RmsNorm};
 pub use multicast::{MULTICAST_PTX, Multicast, multicast_kernel};
+use table::Table;
 
 use crate::driver::{Driver, Handle};
 use crate::dtype::DType;

@@ -31,10 +31,10 @@ mod plan;
 mod quick;
 pub mod surface;
 
-pub use artefacts::{Artefact, Code, artefacts};
 pub use all_reduce::{
     AllReduce, FusedArtefact, MULTICAST_PTX, Multicast, Peers, RmsNorm, Staging, multicast_kernel,
 };
+pub use artefacts::{Artefact, Code, artefacts};
 pub use driver::Driver;
 pub use dtype::DType;
 pub use error::Error;

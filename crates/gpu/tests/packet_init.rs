@@ -6,11 +6,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use unisono_gpu::driver::{Allocation, Handle};
+use unisono_gpu::driver::{Allocation, Handle, Link};
 use unisono_gpu::packet::{
     HostWords, MapHost, PacketConfig, PacketContext, PacketError, PacketPeers, Shape, UniqueId, init_near,
 };
-use unisono_gpu::{DType, Driver, Error};
+use unisono_gpu::{Code, DType, Driver, Error};
 
 /// Addresses of all ranks, and what is launched.
 #[derive(Debug, Default)]
@@ -75,7 +75,7 @@ impl Driver for Accountant {
         Ok(())
     }
 
-    fn kernel(&self, _: &'static str, name: &str) -> Result<String, Error> {
+    fn kernel(&self, _: &Code, name: &str) -> Result<String, Error> {
         Ok(name.to_owned())
     }
 
@@ -86,6 +86,33 @@ impl Driver for Accountant {
 
     fn is_capturing(&self) -> Result<bool, Error> {
         Ok(false)
+    }
+
+    fn allocate_host(&self, bytes: usize) -> Result<u64, Error> {
+        self.allocate(bytes)
+    }
+
+    fn free_host(&self, address: u64) -> Result<(), Error> {
+        self.free(address)
+    }
+
+    fn peek(&self, _: u64, into: &mut [u8]) -> Result<(), Error> {
+        into.fill(0);
+        Ok(())
+    }
+
+    fn set_stream(&self, _: u64) {}
+
+    fn synchronize(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn identity(&self) -> Result<String, Error> {
+        Ok("accounts".to_owned())
+    }
+
+    fn link(&self, _: &str) -> Result<Link, Error> {
+        Ok(Link::Direct)
     }
 }
 

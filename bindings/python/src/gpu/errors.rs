@@ -3,6 +3,7 @@
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use unisono_gpu::Error;
+use unisono_gpu::packet::PacketError;
 
 /// The exception for an error.
 pub(super) fn raised(py: Python<'_>, error: &Error) -> PyErr {
@@ -26,6 +27,9 @@ fn exception(py: Python<'_>, error: &Error) -> PyResult<PyErr> {
             fields.set_item("call", call)?;
             "DeviceError"
         }
+        Error::Packet(
+            PacketError::Link { .. } | PacketError::Gathering { .. } | PacketError::NotWritten { .. },
+        ) => "DeviceError",
         Error::NoLibrary { .. } | Error::NoDevice { .. } | Error::NoPeerAccess { .. } => "DeviceError",
         Error::NotBuilt { .. } => "NotAvailable",
         _ => {

@@ -119,7 +119,9 @@ fn simulated<T>(
 ) -> PyResult<T> {
     match surface().device(device) {
         Ok(Device::Sim(device)) => Ok(act(&device)),
-        Ok(_) => Err(PyRuntimeError::new_err("only simulated devices record here; torch has graphs for others")),
+        Ok(_) => {
+            Err(PyRuntimeError::new_err("only simulated devices record here; torch has graphs for others"))
+        }
         Err(error) => Err(PyRuntimeError::new_err(error.to_string())),
     }
 }

@@ -1,5 +1,6 @@
 //! The packet kernels as they are shipped. Each is for so many ranks of a node at most: 2, 4 or 8; of two nodes also 1.
 
+use crate::artefacts::Code;
 use crate::dtype::DType;
 
 /// Between the ranks of one node, or of two.
@@ -25,17 +26,8 @@ pub struct PacketArtefact {
 /// All of them.
 pub fn packet_artefacts() -> [PacketArtefact; 2] {
     PacketKernel::ALL.map(|kernel| {
-        let (gfx90a, gfx942): (&[u8], &[u8]) = match kernel {
-            PacketKernel::Near => (
-                include_bytes!("../../artefacts/packet_near-gfx90a.hsaco"),
-                include_bytes!("../../artefacts/packet_near-gfx942.hsaco"),
-            ),
-            PacketKernel::Far => (
-                include_bytes!("../../artefacts/packet_far-gfx90a.hsaco"),
-                include_bytes!("../../artefacts/packet_far-gfx942.hsaco"),
-            ),
-        };
-        PacketArtefact { kernel, ptx: kernel.ptx(), code_objects: [("gfx90a", gfx90a), ("gfx942", gfx942)] }
+        let Code { ptx, code_objects } = kernel.code();
+        PacketArtefact { kernel, ptx, code_objects }
     })
 }
 
@@ -43,11 +35,21 @@ impl PacketKernel {
     /// Both.
     pub const ALL: [Self; 2] = [Self::Near, Self::Far];
 
-    pub(super) fn ptx(self) -> &'static str {
-        match self {
-            Self::Near => include_str!("../../artefacts/packet_near.ptx"),
-            Self::Far => include_str!("../../artefacts/packet_far.ptx"),
-        }
+    /// Its kernels, for a driver.
+    pub fn code(self) -> Code {
+        let (ptx, gfx90a, gfx942): (_, &[u8], &[u8]) = match self {
+            Self::Near => (
+                include_str!("../../artefacts/packet_near.ptx"),
+                include_bytes!("../../artefacts/packet_near-gfx90a.hsaco"),
+                include_bytes!("../../artefacts/packet_near-gfx942.hsaco"),
+            ),
+            Self::Far => (
+                include_str!("../../artefacts/packet_far.ptx"),
+                include_bytes!("../../artefacts/packet_far-gfx90a.hsaco"),
+                include_bytes!("../../artefacts/packet_far-gfx942.hsaco"),
+            ),
+        };
+        Code { ptx, code_objects: [("gfx90a", gfx90a), ("gfx942", gfx942)] }
     }
 
     /// The name of the kernel for a type and a number of ranks per node.

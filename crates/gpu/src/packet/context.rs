@@ -105,7 +105,7 @@ impl<D: Driver> Prepared<D> {
             driver.write(scratch + begin as u64, &zeros[..zeros.len().min(scratch_bytes - begin)])?;
         }
         let progress = driver.allocate(PROGRESS_BYTES)?;
-        let overdue = driver.allocate(OVERDUE_BYTES)?;
+        let overdue = driver.allocate_host(OVERDUE_BYTES)?;
         driver.write(progress, &first_call.max(1).to_le_bytes())?;
         let (slot, put) = (shape.slot_words(scratch_bytes), shape.most_put_words(put_bytes));
         Ok(Self { driver, config, progress, overdue, slot, put })
@@ -118,7 +118,7 @@ impl<D: Driver> Prepared<D> {
     /// [`Error::Driver`].
     pub fn offer(&self) -> Result<Vec<u8>, Error> {
         // Waits for the stream.
-        self.driver.read(self.overdue, &mut [0; 4])?;
+        self.driver.synchronize()?;
         let base = self.driver.allocation_of(self.config.scratch)?.base;
         let mut offer = self.driver.export(base)?.to_vec();
         let offset = self.config.scratch - base;
@@ -302,15 +302,13 @@ impl<D: Driver> PacketContext<D> {
             Some((threads, blocks)) => blocks_of_512(threads, blocks)?,
             None => longest.div_ceil(BLOCK_THREADS).clamp(1, MAX_BLOCKS),
         };
-        if let Some(failure) = self.failure.clone().or_else(|| self.link_failure()) {
-            return Err(failure);
-        }
+        self.check_now()?;
         if elements == 0 {
             return Ok(());
         }
         let call = Call { input, output, elements: elements as u64, longest: longest as u64, ..self.call };
         let kernel = if shape.nodes() == 1 { PacketKernel::Near } else { PacketKernel::Far };
-        let kernel = self.driver.kernel(kernel.ptx(), &kernel.name(dtype, shape.ranks_per_node()))?;
+        let kernel = self.driver.kernel(&kernel.code(), &kernel.name(dtype, shape.ranks_per_node()))?;
         self.driver.launch(&kernel, blocks, BLOCK_THREADS, &call.to_bytes())?;
         if let Some(far) = &self.far {
             if self.driver.is_capturing()? { far.carrier.expect_replays() } else { far.carrier.announce() }
@@ -325,8 +323,19 @@ impl<D: Driver> PacketContext<D> {
     ///
     /// [`Error::Overdue`]: for whom it waited. [`PacketError::Link`], [`PacketError::NotWritten`].
     pub fn check(&mut self) -> Result<(), Error> {
+        self.driver.synchronize()?;
+        self.check_now()
+    }
+
+    /// The device, and the stream on it.
+    pub fn driver(&self) -> &D {
+        &self.driver
+    }
+
+    /// As [`PacketContext::check`], without waiting. Every all-reduce asks first.
+    fn check_now(&mut self) -> Result<(), Error> {
         let mut record = [0; OVERDUE_BYTES];
-        self.driver.read(self.call.overdue, &mut record)?;
+        self.driver.peek(self.call.overdue, &mut record)?;
         let overdue = Overdue::from_bytes(&record);
         let overdue = overdue.map(|overdue| Error::Overdue { overdue, patience: self.config.patience });
         if self.failure.is_none() {
@@ -355,7 +364,7 @@ impl<D: Driver> PacketContext<D> {
         let Self { driver, call, opened, far, .. } = self;
         let mut done: Vec<_> = opened.into_iter().map(|base| driver.close(base)).collect();
         done.push(driver.free(call.progress));
-        done.push(driver.free(call.overdue));
+        done.push(driver.free_host(call.overdue));
         if let Some(Far { carrier, address, unmap, .. }) = far {
             drop(carrier);
             done.push(unmap(&driver, address));

@@ -1,7 +1,8 @@
 //! The functions of `sgl_kernel.allreduce`: by their names, with their arguments, in the order of their operators' schemas.
 //!
 //! A caller has integers and tensors; an all-reduce that was begun is known to it as an integer. [`Surface`] keeps what belongs
-//! to each. [`cuda`] has the functions as they are on NVIDIA's platform, [`rocm`] as on AMD's; either works on any driver. What the
+//! to each. [`cuda`] has the functions as they are on NVIDIA's platform, [`rocm`] as on AMD's, `packet` and
+//! `quick` have `mscclpp_*` and `qr_*`; each works on any driver. What the
 //! original passes over in silence is an error here, or works: more than two ranks that are not fully connected, odd worlds, lengths
 //! that are no multiple of 16 bytes.
 //!
@@ -9,6 +10,8 @@
 
 pub mod cuda;
 pub mod p2p;
+mod packet;
+mod quick;
 pub mod rocm;
 mod table;
 mod tensor;
@@ -26,12 +29,16 @@ use crate::driver::any::Device;
 use crate::driver::{Driver, Handle};
 use crate::error::Error;
 use crate::layout::META_BYTES;
+use crate::packet::PacketContext;
+use crate::quick::QuickAllReduce;
 
 /// What was begun in this process and not disposed of, by the integers that callers have.
 #[derive(Debug, Default)]
 pub struct Surface {
     devices: Mutex<HashMap<usize, Device>>,
     all_reduces: Table<AllReduce<Device>>,
+    packets: Table<PacketContext<Device>>,
+    quicks: Table<QuickAllReduce<Device>>,
 }
 
 impl Surface {
@@ -106,11 +113,7 @@ impl Surface {
             device.set_stream(stream);
             let is_lent = input.lend(device)? | output.lend(device)?;
             all_reduce.all_reduce(input.address, output.address, input.elements, dtype, staging)?;
-            // What is the host's may be gone once the caller has its call back.
-            if is_lent && !all_reduce.driver().is_capturing()? {
-                all_reduce.driver().synchronize()?;
-            }
-            Ok(())
+            settle(all_reduce.driver(), is_lent)
         })
     }
 
@@ -144,6 +147,11 @@ impl Surface {
 
 /// What a handle of [`Surface::dispose`] is of, in errors.
 const ALL_REDUCE: &str = "all-reduce";
+
+/// What is the host's may be gone once the caller has its call back.
+fn settle(device: &Device, is_lent: bool) -> Result<(), Error> {
+    if is_lent && !device.is_capturing()? { device.synchronize() } else { Ok(()) }
+}
 
 /// A handle's bytes, as a caller gives them.
 fn handle_from(bytes: &[u8]) -> Result<Handle, Error> {

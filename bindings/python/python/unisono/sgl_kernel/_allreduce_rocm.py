@@ -7,19 +7,19 @@ from typing import Any
 
 import torch
 
-from .. import NotAvailable, _core
+from .. import _core
 from ._allreduce_common import (
     check,
     dispose,
     meta_size,
     mscclpp_allreduce,
+    mscclpp_check,
+    mscclpp_dispose,
     mscclpp_generate_unique_id,
     mscclpp_init_context,
     set_patience,
 )
-from ._gpu import as_bytes, described, device_of, memory_as_tensor, stream_of
-
-_QUICK = "the quick all-reduce (qr_*)"
+from ._gpu import as_bytes, current_device, described, device_of, memory_as_tensor, stream_of
 
 
 def init_custom_ar(
@@ -80,7 +80,7 @@ def register_graph_buffers(fa: int, handles: Sequence[Any], offsets: list[list[i
 
 def allocate_meta_buffer(size: int) -> torch.Tensor:
     """New zeroed device memory of the kind that signals need; also while a graph is being captured."""
-    return memory_as_tensor(torch.cuda.current_device() if torch.cuda.is_available() else 0, size)
+    return memory_as_tensor(current_device(), size)
 
 
 def get_meta_buffer_ipc_handle(inp: torch.Tensor) -> torch.Tensor:
@@ -90,27 +90,55 @@ def get_meta_buffer_ipc_handle(inp: torch.Tensor) -> torch.Tensor:
 
 
 def init_custom_qr(rank: int, world_size: int, qr_max_size: int | None = None) -> int:
-    raise NotAvailable(f"not available in this build: {_QUICK}")
+    """Begin a quick all-reduce: values travel quantised. `qr_max_size`: bytes of the largest message, 2 GiB unless said."""
+    return _core.gpu_init_custom_qr(current_device(), rank, world_size, qr_max_size)
 
 
 def qr_get_handle(fa: int) -> torch.Tensor:
-    raise NotAvailable(f"not available in this build: {_QUICK}")
+    """The 64 bytes by which the peers open this rank's memory."""
+    return torch.tensor(list(_core.gpu_qr_get_handle(fa)), dtype=torch.uint8)
 
 
-def qr_open_handles(fa: int, handles: list[torch.Tensor]) -> None:
-    raise NotAvailable(f"not available in this build: {_QUICK}")
+def qr_open_handles(fa: int, handles: Sequence[Any]) -> None:
+    """Of each rank, what its `qr_get_handle` returned."""
+    _core.gpu_qr_open_handles(fa, [as_bytes(handle) for handle in handles])
 
 
-def qr_all_reduce(fa: int, inp: torch.Tensor, out: torch.Tensor, quant_level: int, cast_bf2half: bool = False) -> None:
-    raise NotAvailable(f"not available in this build: {_QUICK}")
+def qr_all_reduce(fa: int, *arguments: Any, cast_bf2half: bool = False, **named: Any) -> None:
+    """`qr_all_reduce(fa, inp, out, quant_level, cast_bf2half=False)`: sum the ranks' inputs into `out`, quantised on the way.
+
+    `quant_level`: 0 none, 1 INT8, 2 INT6, 3 INT4. f16 and bf16; with `cast_bf2half`, bf16 travels as f16. The operator's order of
+    arguments; SGLang's wrapper names another one, `(fa, quant_level, inp, out)`, which is understood as well.
+    """
+    positional = list(arguments)
+    if positional and not isinstance(positional[0], torch.Tensor):
+        # The level first.
+        positional = positional[1:3] + positional[:1] + positional[3:]
+    names = ["inp", "out", "quant_level", "cast_bf2half"]
+    found: dict[str, Any] = {"cast_bf2half": cast_bf2half, **dict(zip(names, positional)), **named}
+    if unknown := sorted(found.keys() - set(names)) or positional[len(names) :]:
+        raise TypeError(f"qr_all_reduce takes fa, inp, out, quant_level and cast_bf2half; {unknown} as well")
+    if missing := [name for name in names if name not in found]:
+        raise TypeError(f"qr_all_reduce lacks {', '.join(missing)}")
+    inp, out = found["inp"], found["out"]
+    _core.gpu_qr_all_reduce(
+        fa, described(inp), described(out), found["quant_level"], bool(found["cast_bf2half"]), stream_of(inp)
+    )
+
+
+def qr_check(fa: int) -> None:
+    """Wait for the stream, then raise `Overdue` if a kernel waited for a peer in vain."""
+    _core.gpu_qr_check(fa)
 
 
 def qr_destroy(fa: int) -> None:
-    raise NotAvailable(f"not available in this build: {_QUICK}")
+    """Give back what belongs to a quick all-reduce. All ranks' streams must be empty."""
+    _core.gpu_qr_destroy(fa)
 
 
 def qr_max_size() -> int:
-    raise NotAvailable(f"not available in this build: {_QUICK}")
+    """Bytes of the largest message unless said otherwise."""
+    return _core.gpu_qr_max_size()
 
 
 __all__ = [
@@ -127,9 +155,12 @@ __all__ = [
     "init_custom_qr",
     "meta_size",
     "mscclpp_allreduce",
+    "mscclpp_check",
+    "mscclpp_dispose",
     "mscclpp_generate_unique_id",
     "mscclpp_init_context",
     "qr_all_reduce",
+    "qr_check",
     "qr_destroy",
     "qr_get_handle",
     "qr_max_size",

@@ -26,6 +26,11 @@ def device_of(tensor: torch.Tensor) -> int:
     return tensor.device.index or 0
 
 
+def current_device() -> int:
+    """The number of the device that torch uses unless told otherwise; a simulated one is 0."""
+    return torch.cuda.current_device() if torch.cuda.is_available() else 0
+
+
 def stream_of(tensor: torch.Tensor) -> int:
     """The stream on which torch works with the tensor's device now."""
     if tensor.is_cuda:
