@@ -17,11 +17,14 @@ use crate::workspace::Workspace;
 pub(crate) fn run(workspace: &Workspace, count: &mut Count) -> Result<()> {
     let requirements = workspace.root.join("xtask/python-requirements.txt");
     let python = pip::environment(workspace, &requirements, "python-torch-2.13.0")?;
+    let sglang = workspace.root.join("xtask/sglang-requirements.txt");
+    let sglang = pip::unpacked_wheel(workspace, &sglang, "sglang-0.5.23")?;
     let package = workspace.root.join("bindings/python");
     install(workspace, &python, &package)?;
     let mut command = workspace.command(&python);
     // Not in the package's folder, where its uncompiled half would be imported.
     command
+        .env("UNISONO_SGLANG_SOURCE", sglang)
         .args(["-m", "pytest", "-p", "no:cacheprovider", "--rootdir"])
         .arg(&package)
         .arg(package.join("tests"));

@@ -117,17 +117,22 @@ impl Element {
     /// As what it is reduced, and by which operation.
     pub(crate) fn reduced(self, operation: &str, op: &str) -> PyResult<(Units, ReduceOp)> {
         let op = op_named(op)?;
+        self.reduced_by(op).ok_or_else(|| {
+            PyTypeError::new_err(format!("{operation}: {op} is not defined for elements of {self:?}"))
+        })
+    }
+
+    /// As what it is reduced by an operation, if that is defined, and by which operation on that.
+    #[inline]
+    pub(crate) fn reduced_by(self, op: ReduceOp) -> Option<(Units, ReduceOp)> {
         let op = match (self, op) {
             (Element::Bool, ReduceOp::Sum | ReduceOp::Max | ReduceOp::Or) => ReduceOp::Max,
             (Element::Bool, ReduceOp::Product | ReduceOp::Min | ReduceOp::And) => ReduceOp::Min,
             (Element::Bool, ReduceOp::Xor) => ReduceOp::Xor,
             (Element::Complex(_), ReduceOp::Sum | ReduceOp::Average) | (Element::Plain(_), _) => op,
-            _ => {
-                let problem = format!("{operation}: {op} is not defined for elements of {self:?}");
-                return Err(PyTypeError::new_err(problem));
-            }
+            _ => return None,
         };
-        Ok((self.moved(), op))
+        Some((self.moved(), op))
     }
 }
 

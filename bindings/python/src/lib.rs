@@ -13,7 +13,10 @@
 //! | `errors` | the library's errors as Python exceptions |
 //! | `signals` | Ctrl-C during a wait |
 //! | `gpu/` | the all-reduce between GPUs |
+//! | `interpreter` | taking the interpreter's lock where torch may have let go of it |
 //! | `records` | the library's log events, on their way to Python's `logging` |
+//! | `shim/` | operators of torch's in Rust, through its stable C interface |
+//! | `sgl/` | SGLang's shared-memory operators |
 //!
 //! The one invariant that matters: **no thread of the library ever takes the interpreter's lock**, and nobody waits for
 //! another rank or thread while holding it. So neither can keep the other from ending.
@@ -25,8 +28,11 @@ mod element;
 mod errors;
 mod exits;
 mod gpu;
+mod interpreter;
 mod records;
 mod registered;
+mod sgl;
+mod shim;
 mod signals;
 mod tensor;
 mod transfers;
@@ -60,6 +66,10 @@ mod _core {
     use super::records::{collect_records, next_record};
     #[pymodule_export]
     use super::registered::RegisteredBuffer;
+    #[pymodule_export]
+    use super::sgl::{shm_adopt, shm_register, shm_release, shm_schemas};
+    #[pymodule_export]
+    use super::shim::{caller, take_failure};
     #[pymodule_export]
     use super::work::Work;
     use pyo3::prelude::*;

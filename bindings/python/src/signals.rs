@@ -10,6 +10,8 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use unisono::interrupt;
 
+use crate::interpreter::attached;
+
 thread_local! {
     static IS_READY: Cell<bool> = const { Cell::new(false) };
     static RAISED: RefCell<Option<PyErr>> = const { RefCell::new(None) };
@@ -19,6 +21,14 @@ thread_local! {
 #[inline]
 pub(crate) fn make_ready(py: Python<'_>) -> PyResult<()> {
     if IS_READY.get() { Ok(()) } else { make_ready_once(py) }
+}
+
+/// The same where the interpreter's lock is not held. What Python has against it shows at the thread's next call.
+#[inline]
+pub(crate) fn make_ready_detached() {
+    if !IS_READY.get() {
+        let _ = attached(make_ready_once);
+    }
 }
 
 #[cold]
@@ -34,7 +44,7 @@ fn make_ready_once(py: Python<'_>) -> PyResult<()> {
 
 /// Let Python run the handlers of the signals that came; yes if one of them raised.
 fn wants_to_stop() -> bool {
-    let stops = Python::try_attach(|py| match py.check_signals() {
+    let stops = attached(|py| match py.check_signals() {
         Ok(()) => false,
         Err(raised) => {
             RAISED.set(Some(raised));

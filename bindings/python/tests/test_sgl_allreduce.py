@@ -287,6 +287,13 @@ def test_without_a_driver_all_that_was_looked_for_is_named(ranks: Any) -> None:
 
 def registered_under_another_name(comm: unisono.Communicator) -> None:
     allreduce, _ = gpu()
+    from unisono.sgl_kernel import all_reduce, dispose, init_custom_ar
+
+    assert (init_custom_ar, all_reduce, dispose) == (
+        allreduce.init_custom_ar,
+        allreduce.all_reduce,
+        allreduce.dispose,
+    )
     added = allreduce.register_operators("sgl_kernel")
     assert {"all_reduce", "init_custom_ar", "dispose", "meta_size"} <= set(added)
     assert torch.ops.sgl_kernel.meta_size() == allreduce.meta_size() == 3456

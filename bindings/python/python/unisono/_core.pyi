@@ -316,3 +316,20 @@ def gpu_mscclpp_allreduce(
 ) -> None: ...
 def gpu_mscclpp_check(context: int) -> None: ...
 def gpu_mscclpp_dispose(context: int) -> None: ...
+def shm_schemas() -> list[tuple[str, str]]:
+    """Every shared-memory operator, as its name and its schema."""
+
+def shm_register(library: str, define: Sequence[str], implement: Sequence[str]) -> None:
+    """Define and implement shared-memory operators in a library of torch's."""
+
+def shm_adopt(comm: Communicator, default: bool) -> int:
+    """Make a communicator a group that operators know by the handle that this gives."""
+
+def shm_release(handle: int) -> bool:
+    """Forget a group."""
+
+def take_failure(text: str) -> BaseException | None:
+    """The exception that a kernel of this thread meant by this text, once."""
+
+def caller(operator: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that calls a compiled operator of torch's, and raises what its kernel meant."""
