@@ -85,13 +85,14 @@ fn run(case: Case, ptx: Option<&str>, seed: u64) -> Ending {
         let expected = group.expected(&contents, dtype);
         launched.push((buffers, expected));
     }
-    match group.simulator.run(seed) {
+    let ran = group.simulator.run(seed);
+    if group.simulator.report().race_count > 0 {
+        return Ending::Race;
+    }
+    match ran {
         Ok(()) => {}
         Err(Stopped::Hang(_)) => return Ending::Hang,
         Err(other) => panic!("{other}"),
-    }
-    if group.simulator.report().race_count > 0 {
-        return Ending::Race;
     }
     if group.ranks.iter_mut().any(|rank| rank.context.check().is_err()) {
         return Ending::Hang;

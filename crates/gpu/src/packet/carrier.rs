@@ -10,82 +10,17 @@
 //! Idle, the outgoing thread sleeps until a launch is announced. Launches out of a captured graph are not announced: once
 //! there is one, it looks a thousand times a second.
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::call::next_number;
+use super::crossing::{DOORBELL, HEADER_BYTES, Inflow, LINK_LOST, PART_WORDS, PEER_LEFT, Shared};
 use super::error::PacketError;
-use super::host_words::HostWords;
 use super::wire::{Arrived, Wire};
 
-/// Where things lie in the words that kernel and host share.
-const DOORBELL: usize = 0;
-const STOP: usize = 16;
-const OUTGOING: usize = 32;
-/// Words of a part.
-const PART_WORDS: usize = 4096;
-/// Bytes before a part's data: the call's number, the first word, how many words the call has.
-const HEADER_BYTES: usize = 12;
-/// Why nothing will come any more, as the kernels know it.
-const PEER_LEFT: u64 = 1;
-const LINK_LOST: u64 = 2;
 /// How long a goodbye may take.
 const GOODBYE: Duration = Duration::from_secs(5);
-
-/// The words that a rank's kernels and its carrier share.
-#[derive(Debug, Clone)]
-pub(super) struct Shared {
-    words: Arc<HostWords>,
-    /// Words that can be put at a time.
-    put: usize,
-    /// How far apart the words are that are written anew with every call.
-    slot: usize,
-}
-
-impl Shared {
-    pub(super) fn new(put: usize, slot: usize) -> Self {
-        Self { words: Arc::new(HostWords::new(OUTGOING + 4 * put)), put, slot }
-    }
-
-    pub(super) fn words(&self) -> &Arc<HostWords> {
-        &self.words
-    }
-
-    /// As the device sees them, if it sees the first at `address`: what is put, what has come, the bell, the stop.
-    pub(super) fn addresses(&self, address: u64) -> [u64; 4] {
-        [OUTGOING, OUTGOING + 2 * self.put, DOORBELL, STOP].map(|word| address + 8 * word as u64)
-    }
-
-    /// What the word of this index has, if it is of the call.
-    fn load(&self, index: usize, number: u32) -> Option<u32> {
-        // Acquire, as the device's stores are at system scope; all that matters is in the word.
-        let word = self.words.get(index)?.load(Ordering::Acquire);
-        ((word >> 32) as u32 == number).then_some(word as u32)
-    }
-
-    fn store(&self, index: usize, number: u32, data: u32) {
-        if let Some(word) = self.words.get(index) {
-            word.store(u64::from(number) << 32 | u64::from(data), Ordering::Release);
-        }
-    }
-
-    fn stop(&self, why: u64) {
-        if let Some(word) = self.words.get(STOP) {
-            // Release: a kernel that finds it finds what came before.
-            word.fetch_max(why, Ordering::Release);
-        }
-    }
-
-    fn outgoing(&self, number: u32) -> usize {
-        OUTGOING + number as usize % 2 * self.put
-    }
-
-    fn incoming(&self, number: u32) -> usize {
-        OUTGOING + (2 + number as usize % 2) * self.put
-    }
-}
 
 #[derive(Debug, Default)]
 struct State {
@@ -292,7 +227,7 @@ impl Inner {
 
     /// The incoming thread.
     fn carry_in(&self, number: u32) {
-        let mut inflow = Inflow { number, first: 0, refreshed: 0 };
+        let mut inflow = Inflow::new(number);
         loop {
             match self.wire.receive() {
                 Arrived::Message(part) => {
@@ -304,63 +239,6 @@ impl Inner {
                 Arrived::Lost(why) => return self.fail_link(format!("lost: {why}"), LINK_LOST),
                 Arrived::Interrupted => return,
             }
-        }
-    }
-}
-
-/// What comes in, and how far it has come.
-#[derive(Debug)]
-struct Inflow {
-    /// The call of which the next part is.
-    number: u32,
-    /// The part's first word.
-    first: usize,
-    /// The word that is written anew though no message reaches it: see `refresh` in `kernels/packet.h`.
-    refreshed: usize,
-}
-
-impl Inflow {
-    /// Writes a part's words where the kernel waits for them; or says what is wrong with it.
-    fn take(&mut self, part: &[u8], shared: &Shared) -> Result<(), String> {
-        let (header, data) = part.split_at_checked(HEADER_BYTES).ok_or("a part without a header came")?;
-        let field =
-            |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
-        let (number, first, words) = (field(0), field(4) as usize, field(8) as usize);
-        let count = data.len() / 4;
-        let fits = data.len() % 4 == 0 && words <= shared.put && first + count <= words;
-        if (number, first) != (self.number, self.first) || !fits || (count == 0 && words > 0) {
-            return Err(format!(
-                "{} bytes came for word {first} of {words} of call {number}; word {} of call {} was to come, and {} fit: do \
-                 both nodes make the same calls?",
-                data.len(),
-                self.first,
-                self.number,
-                shared.put
-            ));
-        }
-        let base = shared.incoming(number);
-        for (index, data) in data.chunks_exact(4).enumerate() {
-            shared.store(
-                base + first + index,
-                number,
-                u32::from_le_bytes([data[0], data[1], data[2], data[3]]),
-            );
-        }
-        self.first += count;
-        if self.first == words {
-            self.refresh(words, shared);
-            (self.number, self.first) = (next_number(number), 0);
-        }
-        Ok(())
-    }
-
-    fn refresh(&mut self, words: usize, shared: &Shared) {
-        let step = shared.slot.clamp(1, shared.put.max(1));
-        for index in (self.refreshed..shared.put).step_by(step).filter(|index| *index >= words) {
-            shared.store(shared.incoming(self.number) + index, self.number, 0);
-        }
-        if self.number % 2 == 1 {
-            self.refreshed = (self.refreshed + 1) % step;
         }
     }
 }
@@ -383,62 +261,5 @@ impl Rest {
             201..=300 => std::thread::yield_now(),
             looks => std::thread::sleep(Duration::from_micros(u64::from(looks - 280).min(1000))),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn part(number: u32, first: u32, words: u32, data: &[u32]) -> Vec<u8> {
-        let header = [number, first, words];
-        header.iter().chain(data).flat_map(|word| word.to_le_bytes()).collect()
-    }
-
-    #[test]
-    fn parts_become_words_of_their_call_in_the_area_of_its_parity() {
-        let shared = Shared::new(4, 4);
-        let mut inflow = Inflow { number: 1, first: 0, refreshed: 0 };
-        inflow.take(&part(1, 0, 3, &[7, 8]), &shared).unwrap();
-        inflow.take(&part(1, 2, 3, &[9]), &shared).unwrap();
-        inflow.take(&part(2, 0, 1, &[6]), &shared).unwrap();
-        let odd = shared.incoming(1);
-        assert_eq!(
-            (0..4).map(|i| shared.load(odd + i, 1)).collect::<Vec<_>>(),
-            [Some(7), Some(8), Some(9), None]
-        );
-        assert_eq!(shared.load(shared.incoming(2), 2), Some(6));
-        // The second call's next word was written anew.
-        assert_eq!(shared.load(shared.incoming(2) + 1, 2), Some(0));
-    }
-
-    #[test]
-    fn a_part_that_is_not_the_next_or_does_not_fit_is_refused() {
-        for wrong in [
-            part(2, 0, 1, &[1]),
-            part(1, 1, 2, &[1]),
-            part(1, 0, 5, &[1]),
-            part(1, 0, 1, &[1, 2]),
-            part(1, 0, 2, &[]),
-            part(1, 0, 1, &[1])[..15].to_vec(),
-            vec![1],
-        ] {
-            let mut inflow = Inflow { number: 1, first: 0, refreshed: 0 };
-            assert!(inflow.take(&wrong, &Shared::new(4, 4)).is_err(), "{wrong:?}");
-        }
-        let mut inflow = Inflow { number: 1, first: 0, refreshed: 0 };
-        inflow.take(&part(1, 0, 0, &[]), &Shared::new(4, 4)).unwrap();
-        assert_eq!(inflow.number, 2);
-    }
-
-    #[test]
-    fn no_word_keeps_an_old_number_for_ever() {
-        let shared = Shared::new(6, 3);
-        let mut inflow = Inflow { number: 1, first: 0, refreshed: 0 };
-        inflow.take(&part(1, 0, 6, &[1; 6]), &shared).unwrap();
-        for number in 2..10 {
-            inflow.take(&part(number, 0, 1, &[1]), &shared).unwrap();
-        }
-        assert!((0..6).all(|i| shared.load(shared.incoming(1) + i, 1).is_none()));
     }
 }

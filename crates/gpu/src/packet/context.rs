@@ -8,28 +8,29 @@ use std::time::Duration;
 
 use super::artefacts::PacketKernel;
 use super::call::{Call, PROGRESS_BYTES};
-use super::carrier::{Carrier, Shared};
+use super::carrier::Carrier;
+use super::crossing::Shared;
 use super::error::PacketError;
 use super::host_words::{HostWords, MapHost};
-use super::shape::{Shape, Sum};
+use super::offer::Offer;
+use super::shape::{DATA_BYTES, Shape, Sum};
 use super::wire::Wire;
 use crate::all_reduce::check_buffers;
-use crate::driver::{Driver, Handle};
+use crate::driver::Driver;
 use crate::dtype::DType;
 use crate::error::Error;
 use crate::layout::{BLOCK_THREADS, MAX_BLOCKS, MAX_RANKS, OVERDUE_BYTES, Overdue};
 
 /// How much is zeroed at a time.
 const ZEROED_AT_ONCE: usize = 1 << 20;
-/// Bytes of an offer: a handle, and seven numbers.
-const OFFER_BYTES: usize = 64 + 7 * 8;
 
 /// What a rank brings to a context.
 #[derive(Debug, Clone, Copy)]
 pub struct PacketConfig {
     /// Which rank it is, and how ranks are divided among nodes.
     pub shape: Shape,
-    /// The device address of its scratch, at a multiple of 8: peers write there. See [`Shape::scratch_bytes`].
+    /// The device address of its scratch, at a multiple of 8: peers on its node write there, if it has any. See
+    /// [`Shape::scratch_bytes`].
     pub scratch: u64,
     /// Bytes of it.
     pub scratch_bytes: usize,
@@ -95,8 +96,14 @@ impl<D: Driver> Prepared<D> {
         if !scratch.is_multiple_of(8) {
             return Err(Error::Misaligned { what: "scratch", address: scratch });
         }
-        let allocation = driver.allocation_of(scratch)?;
-        let found = allocation.bytes - (scratch - allocation.base) as usize;
+        // Alone on its node a rank needs none.
+        let needs_scratch = shape.ranks_per_node() > 1;
+        let scratch_bytes = if needs_scratch { scratch_bytes } else { 0 };
+        let mut found = 0;
+        if needs_scratch {
+            let allocation = driver.allocation_of(scratch)?;
+            found = allocation.bytes - (scratch - allocation.base) as usize;
+        }
         if found < scratch_bytes {
             return Err(Error::TooSmall { what: "the scratch for packets", found, needed: scratch_bytes });
         }
@@ -119,13 +126,14 @@ impl<D: Driver> Prepared<D> {
     pub fn offer(&self) -> Result<Vec<u8>, Error> {
         // Waits for the stream.
         self.driver.synchronize()?;
-        let base = self.driver.allocation_of(self.config.scratch)?.base;
-        let mut offer = self.driver.export(base)?.to_vec();
-        let offset = self.config.scratch - base;
-        for number in [offset].into_iter().chain(self.alike()).chain([self.slot as u64, self.put as u64]) {
-            offer.extend(number.to_le_bytes());
+        let (mut handle, mut offset) = ([0; 64], 0);
+        if self.config.shape.ranks_per_node() > 1 {
+            let base = self.driver.allocation_of(self.config.scratch)?.base;
+            handle = self.driver.export(base)?;
+            offset = self.config.scratch - base;
         }
-        Ok(offer)
+        let (slot, put) = (self.slot as u64, self.put as u64);
+        Ok(Offer { handle, offset, alike: self.alike(), slot, put }.to_bytes())
     }
 
     /// What all ranks have to say alike.
@@ -166,37 +174,82 @@ impl<D: Driver> Prepared<D> {
         let (put, slot) = (context.call.put as usize, context.call.slot as usize);
         let shared = Shared::new(put, slot);
         let words = Arc::clone(shared.words());
-        let address = context.driver.map_host(&words)?;
+        let address = match context.driver.map_host(&words) {
+            Ok(address) => address,
+            Err(refused) => {
+                drop(context.dispose());
+                return Err(refused);
+            }
+        };
         let [outgoing, incoming, doorbell, stop] = shared.addresses(address);
         context.call = Call { outgoing, incoming, doorbell, stop, ..context.call };
-        let carrier = Carrier::start(shared, wire, opposite, config.first_call.max(1), config.patience)?;
-        context.far = Some(Far { carrier, _words: words, address, unmap: D::unmap_host });
-        Ok(context)
+        match Carrier::start(shared, wire, opposite, config.first_call.max(1), config.patience) {
+            Ok(carrier) => {
+                context.far = Some(Far { carrier, _words: words, address, unmap: D::unmap_host });
+                Ok(context)
+            }
+            Err(refused) => {
+                drop(context.driver.unmap_host(address));
+                drop(context.dispose());
+                Err(refused.into())
+            }
+        }
+    }
+
+    /// Gives back what was allocated, where nothing comes of it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Driver`]; what can be given back has been.
+    pub fn discard(self) -> Result<(), Error> {
+        give_back(&self.driver, &[], [self.progress, self.overdue])
     }
 
     fn connected(self, offers: &[Vec<u8>]) -> Result<PacketContext<D>, Error> {
-        let shape = self.config.shape;
+        let mut opened = Vec::new();
+        match self.open(offers, &mut opened) {
+            Ok(call) => {
+                let Self { driver, config, .. } = self;
+                Ok(PacketContext { driver, config, call, opened, far: None, failure: None })
+            }
+            Err(refused) => {
+                // What was refused matters more than what cannot be given back.
+                drop(give_back(&self.driver, &opened, [self.progress, self.overdue]));
+                Err(refused)
+            }
+        }
+    }
+
+    /// What all launches are told, with the neighbours' scratch opened.
+    fn open(&self, offers: &[Vec<u8>], opened: &mut Vec<u64>) -> Result<Call, Error> {
+        let (shape, config) = (self.config.shape, &self.config);
         if offers.len() != shape.world() {
             return Err(Error::Count { what: "offers", expected: shape.world(), found: offers.len() });
         }
         let offers = offers.iter().map(|bytes| Offer::from_bytes(bytes)).collect::<Result<Vec<_>, _>>()?;
         for (rank, offer) in offers.iter().enumerate() {
-            self.check_alike(rank, offer)?;
+            offer.check_alike(rank, self.alike())?;
         }
         // What all can hold.
-        let least = |of: fn(&Offer) -> u64, own: usize| offers.iter().map(of).min().unwrap_or(own as u64);
-        let slot = least(|offer| offer.slot, self.slot).min(self.slot as u64);
-        let put = least(|offer| offer.put, self.put).min(self.put as u64);
-        let Self { driver, config, progress, overdue, .. } = self;
-        let mut call = Call {
+        let slot = offers.iter().map(|offer| offer.slot).fold(self.slot as u64, u64::min);
+        let put = offers.iter().map(|offer| offer.put).fold(self.put as u64, u64::min);
+        let used = shape.scratch_bytes(slot as usize * shape.ranks_per_node() * DATA_BYTES);
+        let mut scratch = [0; MAX_RANKS];
+        for (local, rank) in shape.neighbours().enumerate() {
+            scratch[local] = match rank == shape.rank() {
+                true => config.scratch,
+                false => self.open_peer(&offers[rank], used, opened)?,
+            };
+        }
+        Ok(Call {
             input: 0,
             output: 0,
             elements: 0,
             longest: 0,
-            patience: driver.ticks(config.patience),
-            overdue,
-            progress,
-            scratch: [0; MAX_RANKS],
+            patience: self.driver.ticks(config.patience),
+            overdue: self.overdue,
+            progress: self.progress,
+            scratch,
             // Alone on its node a rank has no slots, and what it puts is written anew word by word.
             slot: if shape.ranks_per_node() == 1 { put } else { slot },
             outgoing: 0,
@@ -208,68 +261,24 @@ impl<D: Driver> Prepared<D> {
             local: shape.local() as u32,
             node: shape.node() as u32,
             sum: config.sum.code(),
-        };
-        let mut opened = Vec::new();
-        for (local, rank) in shape.neighbours().enumerate() {
-            call.scratch[local] = config.scratch;
-            if rank != shape.rank() {
-                let offer = &offers[rank];
-                let base = driver.open(&offer.handle)?;
-                opened.push(base);
-                let (found, slot) = (driver.allocation_of(base)?.bytes as u64, slot as usize);
-                let used = shape.scratch_bytes(slot * shape.ranks_per_node() * 4);
-                // The peer may say anything, so it is held against the allocation.
-                let needed = usize::try_from(offer.offset).unwrap_or(usize::MAX).saturating_add(used);
-                if needed as u64 > found || !offer.offset.is_multiple_of(8) {
-                    let found = found as usize;
-                    return Err(Error::TooSmall {
-                        what: "a peer's scratch lies in an allocation that",
-                        found,
-                        needed,
-                    });
-                }
-                call.scratch[local] = base + offer.offset;
-            }
-        }
-        Ok(PacketContext { driver, config, call, opened, far: None, failure: None })
+        })
     }
 
-    fn check_alike(&self, rank: usize, offer: &Offer) -> Result<(), PacketError> {
-        const WHAT: [&str; 4] =
-            ["number of ranks", "number of ranks per node", "way of forming sums", "first call"];
-        let pairs = self.alike().into_iter().zip(offer.alike);
-        match WHAT.iter().zip(pairs).find(|(_, (ours, theirs))| ours != theirs) {
-            Some((what, (ours, theirs))) => Err(PacketError::Differs { what, rank, ours, theirs }),
-            None => Ok(()),
+    /// Where a peer's scratch is here; the peer may say anything, so it is held against the allocation.
+    fn open_peer(&self, offer: &Offer, used: usize, opened: &mut Vec<u64>) -> Result<u64, Error> {
+        let base = self.driver.open(&offer.handle)?;
+        opened.push(base);
+        let found = self.driver.allocation_of(base)?.bytes;
+        let needed = usize::try_from(offer.offset).unwrap_or(usize::MAX).saturating_add(used);
+        if needed > found {
+            let what = "a peer's scratch lies in an allocation that";
+            return Err(Error::TooSmall { what, found, needed });
         }
-    }
-}
-
-/// What a rank tells the others.
-#[derive(Debug)]
-struct Offer {
-    handle: Handle,
-    offset: u64,
-    alike: [u64; 4],
-    slot: u64,
-    put: u64,
-}
-
-impl Offer {
-    fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
-        let wrong = || Error::Count { what: "bytes of an offer", expected: OFFER_BYTES, found: bytes.len() };
-        let (handle, numbers) = bytes.split_at_checked(64).ok_or_else(wrong)?;
-        let handle = handle.try_into().map_err(|_| wrong())?;
-        let mut words = [0; 7];
-        let chunks = numbers.chunks_exact(8);
-        if numbers.len() != 8 * words.len() {
-            return Err(wrong());
+        let address = base + offer.offset;
+        if !address.is_multiple_of(8) {
+            return Err(Error::Misaligned { what: "scratch of a peer", address });
         }
-        for (word, chunk) in words.iter_mut().zip(chunks) {
-            *word = chunk.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
-        }
-        let [offset, world, ranks, sum, first, slot, put] = words;
-        Ok(Self { handle, offset, alike: [world, ranks, sum, first], slot, put })
+        Ok(address)
     }
 }
 
@@ -362,19 +371,22 @@ impl<D: Driver> PacketContext<D> {
     /// [`Error::Driver`]; what can be given back has been.
     pub fn dispose(self) -> Result<(), Error> {
         let Self { driver, call, opened, far, .. } = self;
-        let mut done: Vec<_> = opened.into_iter().map(|base| driver.close(base)).collect();
-        done.push(driver.free(call.progress));
-        done.push(driver.free_host(call.overdue));
-        if let Some(Far { carrier, address, unmap, .. }) = far {
-            drop(carrier);
-            done.push(unmap(&driver, address));
-        }
-        done.into_iter().collect()
+        let given_back = give_back(&driver, &opened, [call.progress, call.overdue]);
+        let Some(Far { carrier, address, unmap, .. }) = far else { return given_back };
+        drop(carrier);
+        given_back.and(unmap(&driver, address))
     }
 
     fn link_failure(&self) -> Option<Error> {
         self.far.as_ref()?.carrier.failure().map(Error::Packet)
     }
+}
+
+/// Closes and frees all of it, also where one cannot be.
+fn give_back<D: Driver>(driver: &D, opened: &[u64], [progress, overdue]: [u64; 2]) -> Result<(), Error> {
+    let mut done: Vec<_> = opened.iter().map(|base| driver.close(*base)).collect();
+    done.extend([driver.free(progress), driver.free_host(overdue)]);
+    done.into_iter().collect()
 }
 
 /// As many blocks of 512 threads as there are threads in these.

@@ -3,9 +3,7 @@
 //! In the signature of MSCCL++'s `mscclpp_init_context` these are: the unique id, rank and world, scratch, put buffer, ranks per node, the
 //! node of each rank; which of the two functions, its selection. `rank_to_ib` is not needed: between nodes packets go over tcp.
 
-use std::time::Duration;
-#[cfg(feature = "remote")]
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::context::{PacketConfig, PacketContext, Prepared};
 use super::error::PacketError;
@@ -50,10 +48,18 @@ pub fn init_near<D: Driver>(
 ) -> Result<PacketContext<D>, Error> {
     let shape = config.shape;
     peers.check(shape)?;
-    let deadline = std::time::Instant::now() + peers.timeout;
+    let deadline = Instant::now() + peers.timeout;
     let prepared = Prepared::new(driver, config)?;
-    let offers = gather(peers.id, shape.rank(), shape.world(), &prepared.offer()?, deadline)?;
-    prepared.connect(&offers)
+    let gathered = prepared
+        .offer()
+        .and_then(|offer| Ok(gather(peers.id, shape.rank(), shape.world(), &offer, deadline)?));
+    match gathered {
+        Ok(offers) => prepared.connect(&offers),
+        Err(refused) => {
+            drop(prepared.discard());
+            Err(refused)
+        }
+    }
 }
 
 /// The context of a rank of two nodes. All ranks call it at once. Packets for the other node are published at `ip`, an address of
@@ -78,20 +84,23 @@ pub fn init_far<D: super::host_words::MapHost>(
     let opposite = shape.opposite().ok_or(PacketError::Nodes { world, ranks_per_node })?;
     let deadline = Instant::now() + peers.timeout;
     let prepared = Prepared::new(driver, config)?;
-    let listening = RemoteListener::new(ip, peers.id.secret(), shape.rank(), opposite)?;
-    let offer = [prepared.offer()?, listening.address().to_bytes().to_vec()].concat();
-    let gathered = gather(peers.id, shape.rank(), world, &offer, deadline)?;
-    let mut offers = Vec::with_capacity(world);
-    let mut address = None;
-    for (rank, said) in gathered.iter().enumerate() {
-        let (offer, at) = said.split_at(said.len().saturating_sub(Address::BYTES));
-        offers.push(offer.to_vec());
-        if rank == opposite {
-            address = Address::from_bytes(at);
+    let gathered = prepared.offer().and_then(|offer| {
+        let listener = RemoteListener::new(ip, peers.id.secret(), shape.rank(), opposite)?;
+        let said = [&offer[..], &listener.address().to_bytes()].concat();
+        let all = gather(peers.id, shape.rank(), world, &said, deadline)?;
+        let halves = all.iter().map(|said| said.split_at(said.len().saturating_sub(Address::BYTES)));
+        let (offers, addresses): (Vec<_>, Vec<_>) =
+            halves.map(|(offer, address)| (offer.to_vec(), Address::from_bytes(address))).unzip();
+        let problem = || "it did not say where it is".to_owned();
+        let address = addresses.get(opposite).copied().flatten();
+        let address = address.ok_or_else(|| PacketError::Link { rank: opposite, problem: problem() })?;
+        Ok((offers, listener.join(opposite, address, deadline)?))
+    });
+    match gathered {
+        Ok((offers, wire)) => prepared.connect_far(&offers, Box::new(wire)),
+        Err(refused) => {
+            drop(prepared.discard());
+            Err(refused)
         }
     }
-    let no_address =
-        || PacketError::Link { rank: opposite, problem: "it did not say where it is".to_owned() };
-    let wire = listening.join(opposite, address.ok_or_else(no_address)?, deadline)?;
-    prepared.connect_far(&offers, Box::new(wire))
 }

@@ -14,9 +14,11 @@
 //! |---|---|
 //! | `shape` | who is where, how long messages may be, what memory that takes |
 //! | `context` | a rank's side: memory, launches, what became of them |
+//! | `offer` | what ranks tell one another |
 //! | `call` | what a launch is told |
 //! | `host_words` | memory of the host's that devices reach |
 //! | `carrier` | the threads that take packets to the other node and bring its own |
+//! | `crossing` | the words that kernels and carrier share |
 //! | `wire` | over what: with the feature `remote`, messages signed with a key, over tcp |
 //! | `unique_id`, `gathering` | how ranks find one another by 128 bytes |
 //! | `init` | all of that, in the order in which it has to be |
@@ -26,10 +28,12 @@ mod artefacts;
 mod call;
 mod carrier;
 mod context;
+mod crossing;
 mod error;
 mod gathering;
 mod host_words;
 mod init;
+mod offer;
 mod shape;
 mod unique_id;
 mod wire;
