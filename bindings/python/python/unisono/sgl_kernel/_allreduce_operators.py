@@ -55,7 +55,9 @@ _libraries: list[Any] = []
 
 def register(library: str, schemas: dict[str, str], functions: ModuleType) -> list[str]:
     """Put the functions into a library of torch's; returns the names of those that were not there before."""
-    fragment = torch.library.Library(library, "FRAGMENT")
+    # Without types in torch.
+    libraries: Any = torch.library
+    fragment = libraries.Library(library, "FRAGMENT")
     _libraries.append(fragment)
     added = [name for name in schemas if not torch._C._dispatch_has_kernel(f"{library}::{name}")]
     for name in added:
@@ -74,14 +76,14 @@ def _as_text(argument: Any) -> Any:
     return argument
 
 
-class _Packet(OpOverloadPacket):  # type: ignore[misc]
+class _Packet(OpOverloadPacket):
     """An operator that takes handles as bytes, too."""
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         return self._op(*map(_as_text, args), **{name: _as_text(value) for name, value in kwargs.items()})
 
 
-class _Overload(OpOverload):  # type: ignore[type-arg, misc]
+class _Overload(OpOverload):
     """As `_Packet`, of what is called as `torch.ops.sgl_kernel.init_custom_ar.default`."""
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:

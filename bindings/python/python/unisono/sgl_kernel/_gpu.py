@@ -16,9 +16,9 @@ Described = tuple[int, int, int, str, bool, int]
 def described(tensor: torch.Tensor) -> Described:
     """Address, elements, bytes of each, the name of their type, whether contiguous, bytes to the end of the storage."""
     each = tensor.element_size()
-    rest = tensor.untyped_storage().nbytes() - tensor.storage_offset() * each
+    rest = tensor.untyped_storage().nbytes() - int(tensor.storage_offset()) * each
     name = str(tensor.dtype).removeprefix("torch.")
-    return tensor.data_ptr(), tensor.numel(), each, name, tensor.is_contiguous(), rest
+    return tensor.data_ptr(), tensor.numel(), each, name, tensor.is_contiguous(), int(rest)
 
 
 def device_of(tensor: torch.Tensor) -> int:
