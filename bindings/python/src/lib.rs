@@ -14,6 +14,7 @@
 //! | `exits` | started operations when the interpreter ends |
 //! | `errors` | the library's errors as Python exceptions |
 //! | `signals` | Ctrl-C during a wait |
+//! | `gpu/` | the all-reduce between GPUs |
 //! | `interpreter` | taking the interpreter's lock where torch may have let go of it |
 //! | `queue` | the message queue |
 //! | `records` | the library's log events, on their way to Python's `logging` |
@@ -30,6 +31,7 @@ mod element;
 mod errors;
 mod exits;
 mod fold;
+mod gpu;
 mod interpreter;
 mod records;
 mod registered;
@@ -60,6 +62,16 @@ mod _core {
     #[pymodule_export]
     use super::fold::fold;
     use super::queue::{Pickled, QueueHandle, QueueMessage, QueueReader, QueueSlot, QueueWriter};
+    use super::gpu::{
+        GpuGraph, gpu_all_reduce, gpu_all_reduce_unreg, gpu_allocate, gpu_begin_capture, gpu_check,
+        gpu_close, gpu_dispose, gpu_end_capture, gpu_export, gpu_free, gpu_get_graph_buffer_ipc_meta,
+        gpu_identity, gpu_init_custom_ar, gpu_init_custom_ar_rocm, gpu_init_custom_qr, gpu_is_direct,
+        gpu_meta_size, gpu_mscclpp_allreduce, gpu_mscclpp_check, gpu_mscclpp_dispose,
+        gpu_mscclpp_generate_unique_id, gpu_mscclpp_init_context, gpu_open, gpu_platform, gpu_qr_all_reduce,
+        gpu_qr_check, gpu_qr_destroy, gpu_qr_get_handle, gpu_qr_max_size, gpu_qr_open_handles,
+        gpu_register_buffer, gpu_register_buffer_rocm, gpu_register_graph_buffers, gpu_replay,
+        gpu_set_patience, gpu_synchronize,
+    };
     #[pymodule_export]
     use super::records::{collect_records, next_record};
     #[pymodule_export]

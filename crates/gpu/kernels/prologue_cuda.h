@@ -38,6 +38,24 @@ DEVICE u32 load_acquire(const u32* word) {
     return value;
 }
 
+// A word that is its own flag: whole, at system scope, and nothing is ordered by it.
+DEVICE void store_word(u64* word, u64 value) {
+    asm volatile("st.relaxed.sys.global.u64 [%0], %1;" ::"l"(word), "l"(value) : "memory");
+}
+
+DEVICE u64 load_word(const u64* word) {
+    u64 value;
+    asm volatile("ld.relaxed.sys.global.u64 %0, [%1];" : "=l"(value) : "l"(word) : "memory");
+    return value;
+}
+
+// Counts one more of this device's blocks; returns how many came before. Who comes last sees what all did before they came.
+DEVICE u32 arrive(u32* count) {
+    u32 before;
+    asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], 1;" : "=r"(before) : "l"(count) : "memory");
+    return before;
+}
+
 // Whether this thread is the one that changed the word from 0 to 1.
 DEVICE bool claim(u32* word) {
     u32 before;

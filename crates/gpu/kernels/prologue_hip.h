@@ -52,6 +52,20 @@ DEVICE u32 load_acquire(const u32* word) {
     return __scoped_atomic_load_n(word, __ATOMIC_ACQUIRE, __MEMORY_SCOPE_SYSTEM);
 }
 
+// A word that is its own flag: whole, at system scope, and nothing is ordered by it.
+DEVICE void store_word(u64* word, u64 value) {
+    __scoped_atomic_store_n(word, value, __ATOMIC_RELAXED, __MEMORY_SCOPE_SYSTEM);
+}
+
+DEVICE u64 load_word(const u64* word) {
+    return __scoped_atomic_load_n(word, __ATOMIC_RELAXED, __MEMORY_SCOPE_SYSTEM);
+}
+
+// Counts one more of this device's blocks; returns how many came before. Who comes last sees what all did before they came.
+DEVICE u32 arrive(u32* count) {
+    return __scoped_atomic_fetch_add(count, 1u, __ATOMIC_ACQ_REL, __MEMORY_SCOPE_DEVICE);
+}
+
 DEVICE bool claim(u32* word) {
     u32 before = 0;
     return __scoped_atomic_compare_exchange_n(word, &before, 1u, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED,

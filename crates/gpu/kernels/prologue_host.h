@@ -60,6 +60,10 @@ DEVICE bool block_any(bool mine) {
 DEVICE void store_release(u32* word, u32 value) { __atomic_store_n(word, value, __ATOMIC_RELEASE); }
 DEVICE u32 load_acquire(const u32* word) { return __atomic_load_n(word, __ATOMIC_ACQUIRE); }
 
+DEVICE void store_word(u64* word, u64 value) { __atomic_store_n(word, value, __ATOMIC_RELAXED); }
+DEVICE u64 load_word(const u64* word) { return __atomic_load_n(word, __ATOMIC_RELAXED); }
+DEVICE u32 arrive(u32* count) { return __atomic_fetch_add(count, 1, __ATOMIC_ACQ_REL); }
+
 DEVICE bool claim(u32* word) {
     u32 before = 0;
     return __atomic_compare_exchange_n(word, &before, 1, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);

@@ -9,12 +9,14 @@
 
 mod fused;
 mod multicast;
+mod table;
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 pub use fused::{FusedArtefact, RmsNorm};
 pub use multicast::{MULTICAST_PTX, Multicast, multicast_kernel};
+use table::Table;
 
 use crate::driver::{Driver, Handle};
 use crate::dtype::DType;
@@ -54,6 +56,7 @@ pub struct AllReduce<D: Driver> {
     /// What the own memory has behind its signals.
     scratch_bytes: usize,
     table: Table,
+    /// Where a kernel says for whom it waited in vain: the host's memory. 0 once it has been given back.
     overdue: u64,
     patience: Duration,
     most_blocks: usize,
@@ -71,25 +74,6 @@ struct Captured {
     input: u64,
     bytes: usize,
     row: u64,
-}
-
-/// Rows of pointers in device memory.
-#[derive(Debug)]
-struct Table {
-    address: u64,
-    rows: usize,
-    taken: usize,
-}
-
-impl Table {
-    /// Takes the next row; returns its address.
-    fn take_row(&mut self) -> Result<u64, Error> {
-        if self.taken == self.rows {
-            return Err(Error::TableFull { rows: self.rows });
-        }
-        self.taken += 1;
-        Ok(self.address + ((self.taken - 1) * ROW_BYTES) as u64)
-    }
 }
 
 impl<D: Driver> AllReduce<D> {
@@ -125,14 +109,14 @@ impl<D: Driver> AllReduce<D> {
         }
         let mut signals = [0; MAX_RANKS];
         signals[..world].copy_from_slice(peers.meta);
-        let overdue = driver.allocate(OVERDUE_BYTES)?;
+        let overdue = driver.allocate_host(OVERDUE_BYTES)?;
         Ok(Self {
             driver,
             rank,
             world,
             signals,
             scratch_bytes,
-            table: Table { address: table, rows: table_bytes / ROW_BYTES, taken: 0 },
+            table: Table::new(table, table_bytes),
             overdue,
             patience: Self::DEFAULT_PATIENCE,
             most_blocks: MAX_BLOCKS,
@@ -260,6 +244,36 @@ impl<D: Driver> AllReduce<D> {
         self.launch(Plan { algorithm: Algorithm::AllGather, blocks }, inputs, output, bytes, dtype)
     }
 
+    /// Makes a buffer known to all, by handles: of each rank, that of its allocation and where in it the buffer lies. The own
+    /// buffer begins at `own` and has so many bytes.
+    ///
+    /// # Errors
+    ///
+    /// As [`AllReduce::register_buffer`], and as [`AllReduce::register_graph_buffers`] for handles and offsets.
+    pub fn register_buffer_by_handle(
+        &mut self,
+        own: u64,
+        bytes: usize,
+        of_ranks: &[(Handle, usize)],
+    ) -> Result<(), Error> {
+        if of_ranks.len() != self.world {
+            return Err(Error::Count { what: "handles", expected: self.world, found: of_ranks.len() });
+        }
+        let mut addresses = Vec::with_capacity(self.world);
+        for (rank, (handle, offset)) in of_ranks.iter().enumerate() {
+            addresses.push(match rank == self.rank {
+                true => own,
+                false => self.opened_at(handle, *offset, bytes)?,
+            });
+        }
+        self.register_buffer(&addresses)
+    }
+
+    /// Takes over what was opened for this all-reduce, to be closed with it.
+    pub fn take_over(&mut self, handle: Handle, base: u64) {
+        self.opened.insert(handle, base);
+    }
+
     /// What peers need to reach the inputs that were captured: for each, in order, the handle of its allocation and where in
     /// it the input lies.
     ///
@@ -309,14 +323,25 @@ impl<D: Driver> AllReduce<D> {
         Ok(())
     }
 
-    /// Whether a launch that has ended waited for a peer in vain. The results of such a launch are worth nothing, on no rank.
+    /// Waits for the stream, then tells whether a launch waited for a peer in vain. The results of such a launch are worth
+    /// nothing, on no rank.
     ///
     /// # Errors
     ///
     /// [`Error::Overdue`]: for whom it waited.
     pub fn check(&self) -> Result<(), Error> {
+        self.driver.synchronize()?;
+        self.check_now()
+    }
+
+    /// As [`AllReduce::check`], without waiting: of what has been seen so far. Every call that launches asks first.
+    ///
+    /// # Errors
+    ///
+    /// As [`AllReduce::check`].
+    pub fn check_now(&self) -> Result<(), Error> {
         let mut record = [0; OVERDUE_BYTES];
-        self.driver.read(self.overdue, &mut record)?;
+        self.driver.peek(self.overdue, &mut record)?;
         match Overdue::from_bytes(&record) {
             Some(overdue) => Err(Error::Overdue { overdue, patience: self.patience }),
             None => Ok(()),
@@ -328,14 +353,26 @@ impl<D: Driver> AllReduce<D> {
     /// # Errors
     ///
     /// [`Error::Driver`]; what can be given back has been.
-    pub fn dispose(self) -> Result<(), Error> {
-        let closed = self.opened.values().map(|base| self.driver.close(*base)).collect::<Vec<_>>();
-        self.driver.free(self.overdue)?;
+    pub fn dispose(mut self) -> Result<(), Error> {
+        self.give_back()
+    }
+
+    /// The device, and the stream on it.
+    pub fn driver(&self) -> &D {
+        &self.driver
+    }
+
+    fn give_back(&mut self) -> Result<(), Error> {
+        let overdue = std::mem::take(&mut self.overdue);
+        let freed = if overdue == 0 { Ok(()) } else { self.driver.free_host(overdue) };
+        let closed: Vec<_> = self.opened.drain().map(|(_, base)| self.driver.close(base)).collect();
+        freed?;
         closed.into_iter().collect()
     }
 
-    /// The row by which the peers find this input.
+    /// The row by which the peers find this input. What went wrong before is told first.
     fn inputs(&mut self, input: u64, bytes: usize, staging: Option<Staging>) -> Result<u64, Error> {
+        self.check_now()?;
         match staging {
             Some(staging) => self.stage(input, bytes, staging),
             None => self.row_of(input, bytes),
@@ -415,7 +452,14 @@ impl<D: Driver> AllReduce<D> {
     }
 
     fn kernel(&self, algorithm: Algorithm, dtype: DType) -> Result<D::Kernel, Error> {
-        self.driver.kernel(algorithm.ptx(), &algorithm.kernel(dtype, self.world))
+        self.driver.kernel(&algorithm.code(), &algorithm.kernel(dtype, self.world))
+    }
+}
+
+impl<D: Driver> Drop for AllReduce<D> {
+    fn drop(&mut self) {
+        // Who wants to know what went wrong calls `dispose`.
+        let _ = self.give_back();
     }
 }
 

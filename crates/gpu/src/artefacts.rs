@@ -6,6 +6,15 @@
 use crate::dtype::DType;
 use crate::plan::Algorithm;
 
+/// Kernels in the forms that drivers take. All of it is static: it is known by where it lies.
+#[derive(Debug, Clone, Copy)]
+pub struct Code {
+    /// For NVIDIA, and for the simulator.
+    pub ptx: &'static str,
+    /// For AMD: a generation's name, and its code object; empty where there is none.
+    pub code_objects: [(&'static str, &'static [u8]); 2],
+}
+
 /// The kernels of one algorithm.
 #[derive(Debug, Clone, Copy)]
 pub struct Artefact {
@@ -19,18 +28,23 @@ pub struct Artefact {
 
 /// All of them.
 pub fn artefacts() -> [Artefact; 4] {
-    Algorithm::ALL.map(|algorithm| Artefact {
-        algorithm,
-        ptx: algorithm.ptx(),
-        code_objects: algorithm.code_objects(),
-    })
+    Algorithm::ALL.map(Algorithm::artefact)
 }
 
 impl Algorithm {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::OneShot, Self::TwoShot, Self::ReduceScatter, Self::AllGather];
 
-    pub(crate) fn ptx(self) -> &'static str {
+    /// Its kernels, for a driver.
+    pub fn code(self) -> Code {
+        Code { ptx: self.ptx(), code_objects: self.code_objects() }
+    }
+
+    fn artefact(self) -> Artefact {
+        Artefact { algorithm: self, ptx: self.ptx(), code_objects: self.code_objects() }
+    }
+
+    fn ptx(self) -> &'static str {
         match self {
             Self::OneShot => include_str!("../artefacts/one_shot.ptx"),
             Self::TwoShot => include_str!("../artefacts/two_shot.ptx"),

@@ -109,6 +109,62 @@ pub enum Error {
         /// How long it was to wait.
         patience: Duration,
     },
+    /// A handle of the surface that is not, or no longer, one.
+    #[error("{handle} is no {what}; it was never made here, or has been disposed of")]
+    Context {
+        /// Of what.
+        what: &'static str,
+        /// What was given.
+        handle: i64,
+    },
+    /// Tensors that do not go together, or of a kind that is not reduced.
+    #[error("{problem}")]
+    Tensor {
+        /// What was found, and what is needed.
+        problem: String,
+    },
+    /// A device that cannot be read or written by another's.
+    #[error("rank {rank}'s memory cannot be {what} by rank {by}; use another all-reduce")]
+    NoPeerAccess {
+        /// Whose memory.
+        rank: usize,
+        /// By whom.
+        by: usize,
+        /// Read, or written.
+        what: &'static str,
+    },
+    /// A vendor's library that is not there.
+    #[error("{what} was not found; tried: {tried}; {variable} can name the file")]
+    NoLibrary {
+        /// Whose library.
+        what: &'static str,
+        /// All that was tried, and what the loader said.
+        tried: String,
+        /// The environment variable that names another file.
+        variable: &'static str,
+    },
+    /// Neither vendor's library is there.
+    #[error(
+        "there is no GPU driver. {cuda}. {hip}. UNISONO_GPU_DRIVER can be cuda, hip or (for tests on the CPU) sim"
+    )]
+    NoDevice {
+        /// What was said of NVIDIA's.
+        cuda: String,
+        /// What was said of AMD's.
+        hip: String,
+    },
+    /// A word in `UNISONO_GPU_DRIVER`.
+    #[error("UNISONO_GPU_DRIVER is {found:?}; it can be cuda, hip or sim")]
+    Platform {
+        /// What it is.
+        found: String,
+    },
+    /// Something that this build does not have.
+    #[error("not available in this build: {what}")]
+    NotBuilt {
+        /// What.
+        what: &'static str,
+    },
     /// A type that an operation does not take.
     #[error("{what}: of f16 and bf16, not of {}", .dtype.name())]
     Type {
@@ -144,6 +200,9 @@ pub enum Error {
         /// Threads of each.
         threads: usize,
     },
+    /// What only all-reduces by packets can meet with.
+    #[error(transparent)]
+    Packet(#[from] crate::packet::PacketError),
     /// The driver refused.
     #[error("{call}: {reason}")]
     Driver {

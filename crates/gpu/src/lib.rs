@@ -15,8 +15,10 @@
 //! | `plan` | one-shot or two-shot, how many blocks, and when not at all |
 //! | `quick` | the all-reduce whose values travel quantised |
 //! | `layout` | the words that host and kernels share |
+//! | [`packet`] | all-reduce by packets, for the shortest messages, also between two nodes |
 //! | `artefacts` | the kernels by name |
-//! | `driver` | what is needed of a vendor's driver; with the feature `sim`, one that runs on the CPU |
+//! | [`driver`] | what is needed of a vendor's driver; CUDA's and HIP's; with the feature `sim`, those that run on the CPU |
+//! | [`surface`] | the functions of `sgl_kernel.allreduce`, by their names and with their arguments |
 
 mod all_reduce;
 mod artefacts;
@@ -24,13 +26,15 @@ pub mod driver;
 mod dtype;
 mod error;
 mod layout;
+pub mod packet;
 mod plan;
 mod quick;
+pub mod surface;
 
 pub use all_reduce::{
     AllReduce, FusedArtefact, MULTICAST_PTX, Multicast, Peers, RmsNorm, Staging, multicast_kernel,
 };
-pub use artefacts::{Artefact, artefacts};
+pub use artefacts::{Artefact, Code, artefacts};
 pub use driver::Driver;
 pub use dtype::DType;
 pub use error::Error;

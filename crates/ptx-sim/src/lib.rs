@@ -7,7 +7,7 @@
 //! * wrong results, since arithmetic is exact to the bit, conversions of f16 and bf16 included;
 //! * **races**: accesses that nothing orders, found by vector clocks even where the values came out right. What orders is what
 //!   PTX says orders: a stream, a block's barrier, a release and the acquire that reads it, at a scope that holds for both.
-//!   A flag that is only volatile or relaxed orders nothing;
+//!   A flag that is only volatile or relaxed orders nothing. Memory of the host's ([`Outside`]) is accessed by others at any time;
 //! * **hangs**: which thread of which block waits for which word, when nothing can happen any more.
 //!
 //! What it does not show: stale values. Memory is sequentially consistent here; that a weaker one would do the same follows
@@ -77,7 +77,7 @@ use std::sync::Arc;
 pub use code::Kernel;
 pub use error::{Awaited, Hang, ParseError, Stopped, Waiting};
 pub use machine::{Launch, Machine, Work};
-pub use memory::{Allocations, Memory};
+pub use memory::{Allocations, Memory, Outside};
 pub use report::{Access, Race, Report, Who};
 
 /// The kernels of one text.

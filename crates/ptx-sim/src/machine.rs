@@ -12,6 +12,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::block::Block;
 use crate::clock::{BlockId, Clock, ThreadClock};
@@ -62,6 +63,10 @@ pub struct Launch {
 const FIRST_LEAP: u64 = 1_000;
 /// After so many leaps in a row the clock has gone through 36 years.
 const MOST_LEAPS: u32 = 50;
+/// How often words of the host's are looked at when nothing else is to be done.
+const OUTSIDE_EVERY: Duration = Duration::from_micros(100);
+/// How long the host has to change one, unless told otherwise.
+const OUTSIDE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Devices, their memory, and what is under way on them.
 #[derive(Debug)]
@@ -72,6 +77,9 @@ pub struct Machine<M> {
     report: Report,
     time: u64,
     leaps: u32,
+    outside_patience: Duration,
+    /// Since when nothing has happened but that words outside were looked at.
+    outside_since: Option<Instant>,
     blocks: Vec<Option<Block>>,
     /// By place: who has found a flag there unchanged.
     waiting: HashMap<u64, Vec<(usize, u32)>>,
@@ -106,6 +114,8 @@ impl<M: Memory> Machine<M> {
             report: Report::default(),
             time: FIRST_LEAP,
             leaps: 0,
+            outside_patience: OUTSIDE_PATIENCE,
+            outside_since: None,
             blocks: Vec::new(),
             waiting: HashMap::new(),
             drawn_from: Vec::new(),
@@ -124,6 +134,11 @@ impl<M: Memory> Machine<M> {
     /// The memory.
     pub fn memory(&self) -> &M {
         &self.memory
+    }
+
+    /// So long, by the wall's clock, threads of the host have to change a word that is waited for; 30 s unless told otherwise.
+    pub fn set_outside_patience(&mut self, patience: Duration) {
+        self.outside_patience = patience;
     }
 
     /// What has happened in all runs.
@@ -175,6 +190,7 @@ impl<M: Memory> Machine<M> {
             }
             match self.draw() {
                 Some((slot, thread)) => self.run_thread(slot, thread)?,
+                None if self.looks_outside() => {}
                 None => self.leap()?,
             }
         }
@@ -198,14 +214,18 @@ impl<M: Memory> Machine<M> {
         Ok(())
     }
 
+    /// Whether a device has nothing to do.
+    pub fn is_idle(&self, device: usize) -> bool {
+        self.streams.get(device).is_some_and(|stream| stream.queue.is_empty() && stream.running == 0)
+    }
+
     /// What the host of a device finds in its memory once the stream is empty.
     ///
     /// # Errors
     ///
     /// [`Stopped::Refused`] where the stream is not empty or the device does not reach the bytes.
     pub fn read(&mut self, device: usize, address: u64, into: &mut [u8]) -> Result<(), Stopped> {
-        let is_empty = self.streams.get(device).is_some_and(|stream| stream.queue.is_empty());
-        if !is_empty {
+        if !self.is_idle(device) {
             return Err(Stopped::Refused { device, problem: "its stream is not empty".into() });
         }
         let place = self.host_access(device, address, into.len(), false)?;
@@ -337,7 +357,7 @@ impl<M: Memory> Machine<M> {
                 block: block.id.block,
                 blocks: launch.blocks,
                 threads: launch.threads,
-                time: self.time,
+                time: self.memory.time().unwrap_or(self.time),
             };
             let mut effects = Effects {
                 memory: &mut self.memory,
@@ -388,6 +408,7 @@ impl<M: Memory> Machine<M> {
 
     fn progress(&mut self) {
         self.leaps = 0;
+        self.outside_since = None;
         self.draws_without_progress = 0;
     }
 
@@ -416,14 +437,37 @@ impl<M: Memory> Machine<M> {
         }
     }
 
+    /// Threads that wait for words of the host's look again, after a rest; `false` where there is none, or patience is over.
+    fn looks_outside(&mut self) -> bool {
+        let memory = &self.memory;
+        let places: Vec<_> = self.waiting.keys().copied().filter(|place| memory.is_outside(*place)).collect();
+        let since = *self.outside_since.get_or_insert_with(Instant::now);
+        if places.is_empty() || since.elapsed() > self.outside_patience {
+            return false;
+        }
+        std::thread::sleep(OUTSIDE_EVERY);
+        self.draws_without_progress = 0;
+        for (slot, thread) in places.iter().filter_map(|place| self.waiting.remove(place)).flatten() {
+            if let Some(block) = &mut self.blocks[slot] {
+                block.ready.push(thread);
+            }
+        }
+        true
+    }
+
     /// Nothing can happen but that time passes; then everybody looks again.
     fn leap(&mut self) -> Result<(), Stopped> {
-        if self.leaps == MOST_LEAPS {
+        let is_alone = self.memory.time().is_none();
+        let can_go_on =
+            if is_alone { self.leaps < MOST_LEAPS } else { self.memory.wait_for_others(self.leaps) };
+        if !can_go_on {
             let waiting = self.blocks.iter().flatten().flat_map(Block::waiting).collect();
             return Err(Stopped::Hang(Hang { waiting }));
         }
-        self.time = self.time.saturating_add(FIRST_LEAP << self.leaps);
-        self.leaps += 1;
+        if is_alone {
+            self.time = self.time.saturating_add(FIRST_LEAP << self.leaps);
+        }
+        self.leaps = self.leaps.saturating_add(1);
         self.draws_without_progress = 0;
         for (slot, thread) in std::mem::take(&mut self.waiting).into_values().flatten() {
             if let Some(block) = &mut self.blocks[slot] {

@@ -4,6 +4,9 @@
 //! place. The race detector and those who wait for a word go by places.
 
 use std::cell::Cell;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What a device's loads and stores reach.
 pub trait Memory {
@@ -21,6 +24,29 @@ pub trait Memory {
 
     /// Changes the bytes at a place.
     fn store(&mut self, place: u64, from: &[u8]);
+
+    /// The time in nanoseconds, where others outside of this machine change the memory, too: then it passes as it does for
+    /// them. `None` where nobody does: then it passes only when nothing else can happen.
+    fn time(&self) -> Option<u64> {
+        None
+    }
+
+    /// Nothing can happen until others have changed the memory: waits for them a little. `looks` is how often in a row this
+    /// was asked. `false` if it is no use to wait any longer.
+    fn wait_for_others(&self, looks: u32) -> bool {
+        let _ = looks;
+        true
+    }
+    /// Whether others than the machine's devices may change what is there while it runs.
+    fn is_outside(&self, _place: u64) -> bool {
+        false
+    }
+}
+
+/// Words of the host's that devices reach and that threads of the host read and write at the same time.
+pub trait Outside: fmt::Debug + Send + Sync {
+    /// One of them, as long as there are so many.
+    fn word(&self, index: usize) -> Option<&AtomicU64>;
 }
 
 /// Allocations in this process's own memory, mapped at any address of any device.
@@ -28,6 +54,15 @@ pub trait Memory {
 pub struct Allocations {
     bytes: Vec<u8>,
     devices: Vec<Mappings>,
+    /// What lies outside, by its first place; the bytes there are not used.
+    outside: Vec<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    place: u64,
+    bytes: u64,
+    words: Arc<dyn Outside>,
 }
 
 #[derive(Debug, Default)]
@@ -64,7 +99,8 @@ impl Mapping {
 impl Allocations {
     /// For so many devices, with nothing in them.
     pub fn new(devices: usize) -> Self {
-        Self { bytes: Vec::new(), devices: (0..devices).map(|_| Mappings::default()).collect() }
+        let devices = (0..devices).map(|_| Mappings::default()).collect();
+        Self { bytes: Vec::new(), devices, outside: Vec::new() }
     }
 
     /// New zeroed bytes; returns their place. No device can reach them yet.
@@ -73,6 +109,21 @@ impl Allocations {
         let place = (self.bytes.len() + 256).next_multiple_of(256);
         self.bytes.resize(place + bytes, 0);
         place as u64
+    }
+
+    /// So many words of the host's; returns their place. Devices read and write them whole, or read the lower half.
+    pub fn reserve_outside(&mut self, words: Arc<dyn Outside>, count: usize) -> u64 {
+        let place = self.reserve(8 * count);
+        self.outside.push(Shared { place, bytes: 8 * count as u64, words });
+        place
+    }
+
+    /// The word outside at a place.
+    fn outside_word(&self, place: u64) -> Option<&AtomicU64> {
+        let at = self.outside.partition_point(|shared| shared.place <= place).checked_sub(1)?;
+        let shared = &self.outside[at];
+        let offset = place - shared.place;
+        (offset < shared.bytes).then(|| shared.words.word(offset as usize / 8))?
     }
 
     /// Lets a device reach the bytes at a place under an address. `false` where another mapping is in the way, or where
@@ -135,12 +186,14 @@ impl Memory for Allocations {
         let mappings = self.devices.get(device)?;
         let bytes = bytes as u64;
         let last = mappings.all.get(mappings.last.get()).and_then(|last| last.place_of(address, bytes));
-        last.or_else(|| {
+        let found = last.or_else(|| {
             let position =
                 mappings.all.partition_point(|mapping| mapping.address <= address).checked_sub(1)?;
             mappings.last.set(position);
             mappings.all[position].place_of(address, bytes)
-        })
+        })?;
+        let is_word = found.is_multiple_of(8) && matches!(bytes, 4 | 8);
+        (is_word || !self.is_outside(found)).then_some(found)
     }
 
     fn locate_all(&self, device: usize, address: u64, bytes: usize) -> Option<Vec<u64>> {
@@ -152,13 +205,28 @@ impl Memory for Allocations {
     }
 
     fn load(&self, place: u64, into: &mut [u8]) {
+        if let Some(word) = self.outside_word(place) {
+            let length = into.len();
+            into.copy_from_slice(&word.load(Ordering::SeqCst).to_le_bytes()[..length]);
+            return;
+        }
         let place = place as usize;
         into.copy_from_slice(&self.bytes[place..place + into.len()]);
     }
 
     fn store(&mut self, place: u64, from: &[u8]) {
+        if let Some(word) = self.outside_word(place) {
+            let mut bytes = word.load(Ordering::SeqCst).to_le_bytes();
+            bytes[..from.len()].copy_from_slice(from);
+            word.store(u64::from_le_bytes(bytes), Ordering::SeqCst);
+            return;
+        }
         let place = place as usize;
         self.bytes[place..place + from.len()].copy_from_slice(from);
+    }
+
+    fn is_outside(&self, place: u64) -> bool {
+        self.outside_word(place).is_some()
     }
 }
 
@@ -177,6 +245,33 @@ mod tests {
         let mut found = [0; 4];
         memory.load(there, &mut found);
         assert_eq!((here, found), (there, [1, 2, 3, 4]));
+    }
+
+    #[derive(Debug)]
+    struct Two([AtomicU64; 2]);
+
+    impl Outside for Two {
+        fn word(&self, index: usize) -> Option<&AtomicU64> {
+            self.0.get(index)
+        }
+    }
+
+    #[test]
+    fn words_of_the_hosts_are_reached_whole_or_by_their_lower_half() {
+        let words = Arc::new(Two([AtomicU64::new(0), AtomicU64::new(0)]));
+        let mut memory = Allocations::new(1);
+        let inside = memory.reserve(16);
+        let place = memory.reserve_outside(words.clone(), 2);
+        assert!(memory.map(0, 0x1000, place, 16) && memory.map(0, 0x2000, inside, 16));
+        let second = memory.locate(0, 0x1008, 8).unwrap();
+        memory.store(second, &7_u64.to_le_bytes());
+        assert_eq!(words.0[1].load(Ordering::SeqCst), 7);
+        words.0[1].store(0x9_0000_0005, Ordering::SeqCst);
+        let mut half = [0; 4];
+        memory.load(memory.locate(0, 0x1008, 4).unwrap(), &mut half);
+        assert_eq!(half, [5, 0, 0, 0]);
+        assert_eq!((memory.locate(0, 0x100c, 4), memory.locate(0, 0x1000, 16)), (None, None));
+        assert!(memory.is_outside(second) && !memory.is_outside(inside) && !memory.is_outside(place + 16));
     }
 
     #[test]

@@ -206,10 +206,13 @@ impl Parser {
         }
     }
 
-    /// Advice to the assembler, the one that is known.
+    /// Advice to the assembler: not to unroll a loop; which bytes of the next load are used at all.
     fn pragma(&mut self) -> Result<(), ParseError> {
+        let is_mask = |text: &str| {
+            text.strip_prefix("used_bytes_mask ").is_some_and(|mask| mask.parse::<u64>().is_ok())
+        };
         match self.take()? {
-            Kind::Text(text) if text == "nounroll" => self.expect(';'),
+            Kind::Text(text) if text == "nounroll" || is_mask(&text) => self.expect(';'),
             other => Err(self.error(format!("the pragma {other:?} is not known"))),
         }
     }

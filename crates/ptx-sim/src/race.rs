@@ -117,6 +117,16 @@ impl Detector {
         }
     }
 
+    /// Reports an access to a word of the host's that is not strong at system scope: the host may access it at the same time.
+    pub(crate) fn touch_outside(touch: Touch, clock: &ThreadClock, report: &mut Report) {
+        let (moment, Touch { line, writes, strong, .. }) = (clock.now(), touch);
+        let access = Remembered { moment, line, mask: 0, writes, strong }.access();
+        report.race_count += 1;
+        if report.races.len() < LISTED {
+            report.races.push(Race { place: touch.place, first: access, second: access });
+        }
+    }
+
     /// The store of the word just touched was a release: who acquires it will know this.
     pub(crate) fn release(&mut self, place: u64, told: Rc<Clock>, by: Moment, scope: Scope) {
         self.cell(place / GRANULE).released = Some(Released { told, by, scope });

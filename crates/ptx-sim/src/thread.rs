@@ -433,6 +433,7 @@ impl Thread {
         if let (true, Order::Strong { .. }) = (writes, order) {
             effects.changed.push(place);
         }
+        let is_outside = effects.memory.is_outside(place);
         let Some(detector) = effects.detector.as_deref_mut() else { return };
         let (acquires, releases, scope) = match order {
             Order::Weak => (false, false, None),
@@ -440,6 +441,9 @@ impl Thread {
         };
         let is_atomic = does == Does::Both;
         let touch = Touch { place, bytes: bytes as u64, line, writes, strong: scope, is_atomic };
+        if is_outside && scope != Some(Scope::System) {
+            Detector::touch_outside(touch, &self.clock, effects.report);
+        }
         detector.touch(touch, &self.clock, effects.report);
         let (by, scope) = (self.clock.now(), scope.unwrap_or(Scope::Block));
         if acquires && let Some(told) = detector.acquired(place, by, scope) {

@@ -1,6 +1,6 @@
 //! The kernels' source on the host, under ThreadSanitizer: what holds for every target, so also for those that no simulator runs.
 //!
-//! `crates/gpu/kernels/host.cpp` has a thread of the operating system for every thread of a device. That it sees what is wrong
+//! `crates/gpu/kernels/host*.cpp` have a thread of the operating system for every thread of a device. That it sees what is wrong
 //! is shown by mutants, as for the PTX.
 
 use std::fs;
@@ -9,24 +9,30 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use super::Sources;
+use super::nvrtc::Source;
 use crate::setup::apt::{self, Needed};
 use crate::workspace::Workspace;
 
 /// A mutant must be found within so many runs: the operating system draws the order of events, and not very differently.
 const RUNS: usize = 100;
 
-/// Builds and runs it; fails on a wrong result or a race.
+/// What runs the kernels that meet; others have programs of their own.
+pub(super) const MEETING: &str = "host.cpp";
+
+/// Builds and runs all of them; fails on a wrong result or a race.
 pub(super) fn run(workspace: &Workspace, sources: &Sources) -> Result<()> {
-    match complaint(workspace, &build(workspace, sources)?)? {
-        None => println!("the kernels on the host, under ThreadSanitizer: no race, the sums of a plain loop"),
-        Some(complaint) => bail!("the kernels on the host: {complaint}"),
+    for Source { name, .. } in &sources.host {
+        match complaint(workspace, &build(workspace, sources, name)?)? {
+            None => println!("{name}, under ThreadSanitizer: no race, the sums of a plain loop"),
+            Some(complaint) => bail!("{name}: {complaint}"),
+        }
     }
     Ok(())
 }
 
-/// In how many runs the mutant was found, and by what; fails if it was not.
-pub(super) fn catch(workspace: &Workspace, name: &str, mutant: &Sources) -> Result<()> {
-    let program = build(workspace, mutant)?;
+/// In how many runs the mutant was found by the program, and by what; fails if it was not.
+pub(super) fn catch(workspace: &Workspace, program: &str, name: &str, mutant: &Sources) -> Result<()> {
+    let program = build(workspace, mutant, program)?;
     for run in 1..=RUNS {
         if let Some(complaint) = complaint(workspace, &program)? {
             let kind = if complaint.contains("data race") { "race" } else { "wrong result or time-out" };
@@ -37,7 +43,7 @@ pub(super) fn catch(workspace: &Workspace, name: &str, mutant: &Sources) -> Resu
     bail!("on the host, the mutant {name} was not caught in {RUNS} runs")
 }
 
-fn build(workspace: &Workspace, sources: &Sources) -> Result<PathBuf> {
+fn build(workspace: &Workspace, sources: &Sources, main: &str) -> Result<PathBuf> {
     apt::install_missing(workspace, &[Needed { sign: "g++", package: "g++" }])?;
     let folder = workspace.empty_folder("host-kernels")?;
     for source in sources.headers.iter().chain(&sources.host) {
@@ -49,7 +55,7 @@ fn build(workspace: &Workspace, sources: &Sources) -> Result<PathBuf> {
         .command("g++")
         .args(["-std=c++17", "-O1", "-g", "-ffp-contract=off", "-fsanitize=thread"])
         .args(["-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Wno-unused"])
-        .arg(folder.join("host.cpp"))
+        .arg(folder.join(main))
         .arg("-o")
         .arg(&program)
         .output()

@@ -145,3 +145,28 @@ class OutOfMemory(Error, MemoryError):
     needed: int
     available: int
     limited_by: str
+
+
+class DeviceError(Error):
+    """A GPU's driver refused, or is not there. `call` is what was asked of it, if it was asked."""
+
+    call: str
+
+
+class Overdue(DeviceError, builtins.TimeoutError):
+    """A kernel waited for a peer for longer than it was told to. What it and its peers computed is worth nothing."""
+
+    rank: int
+    """Who waited."""
+    peer: int
+    """For whom."""
+    block: int
+    flag: int
+    """The index of the word that it waited for."""
+    expected: int
+    found: int
+    waited: float
+
+
+class NotAvailable(DeviceError, NotImplementedError):
+    """This build does not have it."""

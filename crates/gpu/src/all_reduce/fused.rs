@@ -4,6 +4,7 @@
 //! in which order the squares of a row are added.
 
 use super::{AllReduce, Staging, bytes_from, check_aligned, check_apart, check_buffers};
+use crate::artefacts::Code;
 use crate::driver::Driver;
 use crate::dtype::DType;
 use crate::error::Error;
@@ -34,6 +35,13 @@ pub struct FusedArtefact {
     pub ptx: &'static str,
     /// For AMD: a generation's name, and its code object.
     pub code_objects: [(&'static str, &'static [u8]); 2],
+}
+
+impl FusedArtefact {
+    /// For a driver.
+    pub fn code(&self) -> Code {
+        Code { ptx: self.ptx, code_objects: self.code_objects }
+    }
 }
 
 macro_rules! artefact {
@@ -120,7 +128,7 @@ impl<D: Driver> AllReduce<D> {
         parameters.extend_from_slice(&epsilon.to_le_bytes());
         let [one_shot, two_shot] = FusedArtefact::all();
         let artefact = if algorithm == Algorithm::OneShot { one_shot } else { two_shot };
-        let kernel = self.driver.kernel(artefact.ptx, &artefact.kernel(dtype, self.world))?;
+        let kernel = self.driver.kernel(&artefact.code(), &artefact.kernel(dtype, self.world))?;
         // A block takes row after row.
         let blocks = (elements / hidden).min(self.most_blocks);
         self.driver.launch(&kernel, blocks, BLOCK_THREADS, &parameters)

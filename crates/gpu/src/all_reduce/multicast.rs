@@ -5,6 +5,7 @@
 //! ([`Driver::create_multicast`]), and compute capability 9.0.
 
 use super::{AllReduce, check_aligned, check_apart};
+use crate::artefacts::Code;
 use crate::driver::Driver;
 use crate::dtype::DType;
 use crate::error::Error;
@@ -23,7 +24,13 @@ pub struct Multicast {
 }
 
 /// The kernels, as they are shipped: PTX for compute capability 9.0 and newer.
-pub static MULTICAST_PTX: &str = include_str!("../../artefacts/multicast_one_shot-sm_90.ptx");
+pub static MULTICAST_PTX: &str = MULTICAST.ptx;
+
+/// For a driver. AMD's devices have no such switch.
+static MULTICAST: Code = Code {
+    ptx: include_str!("../../artefacts/multicast_one_shot-sm_90.ptx"),
+    code_objects: [("gfx90a", &[]), ("gfx942", &[])],
+};
 
 /// The name of the kernel for a type and a number of ranks.
 pub fn multicast_kernel(dtype: DType, world: usize) -> String {
@@ -65,7 +72,7 @@ impl<D: Driver> AllReduce<D> {
         }
         let mut parameters = self.call(0, output, elements).to_bytes();
         parameters.extend_from_slice(&multicast.all.to_le_bytes());
-        let kernel = self.driver.kernel(MULTICAST_PTX, &multicast_kernel(dtype, self.world))?;
+        let kernel = self.driver.kernel(&MULTICAST, &multicast_kernel(dtype, self.world))?;
         let blocks = plan::blocks(bytes, self.most_blocks);
         self.driver.launch(&kernel, blocks, BLOCK_THREADS, &parameters)
     }

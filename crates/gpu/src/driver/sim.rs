@@ -1,20 +1,28 @@
-//! Devices on the CPU, for tests: the shipped PTX in `unisono-ptx-sim`, every rank in this one process.
+//! Devices on the CPU, for tests: the shipped PTX in `unisono-ptx-sim`. Here every rank is in this one process; with
+//! [`ProcessDevice`] each has its own.
 //!
 //! Each device has addresses of its own, so a pointer of one rank means nothing on another, and memory is shared only
 //! through handles. What is put on the streams runs when a seed is given to [`Simulator::run`], all devices at once.
 
+mod memory;
 mod multicast;
+mod process;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::rc::Rc;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use unisono_ptx_sim::{Allocations, Kernel, Launch, Machine, Module, Report, Stopped, Work};
+use unisono_ptx_sim::{Allocations, Kernel, Launch, Machine, Memory, Module, Outside, Report, Stopped, Work};
 
-use super::{Allocation, Driver, Handle};
+pub use self::process::{Graph as ProcessGraph, ProcessDevice};
+use super::{Allocation, Driver, Handle, Link};
+use crate::artefacts::Code;
 use crate::error::Error;
+use crate::packet::{HostWords, MapHost};
 
 /// So many devices that can reach one another's memory.
 #[derive(Debug, Clone)]
@@ -108,6 +116,11 @@ impl Simulator {
     /// [`Stopped`] while a stream is not empty.
     pub fn meet(&self) -> Result<(), Stopped> {
         self.state.borrow_mut().machine.meet()
+    }
+
+    /// So long, by the wall's clock, threads of the host have to change a word that a kernel waits for.
+    pub fn set_outside_patience(&self, patience: Duration) {
+        self.state.borrow_mut().machine.set_outside_patience(patience);
     }
 
     /// What has happened in all runs.
@@ -265,7 +278,8 @@ impl Driver for Device {
             .map_err(|stopped| refused("read", stopped))
     }
 
-    fn kernel(&self, ptx: &'static str, name: &str) -> Result<Self::Kernel, Error> {
+    fn kernel(&self, code: &Code, name: &str) -> Result<Self::Kernel, Error> {
+        let ptx = code.ptx;
         let replaced = self.with(|state| state.replaced.get(&ptx.as_ptr().addr()).cloned());
         let module = replaced.map_or_else(|| shipped(ptx), Ok)?;
         module.kernel(name).ok_or_else(|| refused("kernel", format!("there is no kernel {name}")))
@@ -289,6 +303,58 @@ impl Driver for Device {
 
     fn is_capturing(&self) -> Result<bool, Error> {
         Ok(self.with(|state| state.devices[self.device].capturing.is_some()))
+    }
+
+    fn allocate_host(&self, bytes: usize) -> Result<u64, Error> {
+        self.allocate(bytes)
+    }
+
+    fn free_host(&self, address: u64) -> Result<(), Error> {
+        self.free(address)
+    }
+
+    fn peek(&self, address: u64, into: &mut [u8]) -> Result<(), Error> {
+        self.with(|state| {
+            let memory = state.machine.memory();
+            let place = memory.locate(self.device, address, into.len());
+            let place = place.ok_or_else(|| refused("peek", format!("{address:#x} is in no allocation")))?;
+            memory.load(place, into);
+            Ok(())
+        })
+    }
+
+    fn set_stream(&self, _stream: u64) {}
+
+    /// There is nobody who would run the streams meanwhile: see [`Simulator::run`].
+    fn synchronize(&self) -> Result<(), Error> {
+        let is_idle = self.with(|state| state.machine.is_idle(self.device));
+        if is_idle { Ok(()) } else { Err(refused("synchronize", "the stream is not empty")) }
+    }
+
+    fn identity(&self) -> Result<String, Error> {
+        Ok(format!("simulated:{}", self.device))
+    }
+
+    fn link(&self, _peer: &str) -> Result<Link, Error> {
+        Ok(Link::Direct)
+    }
+}
+
+impl Outside for HostWords {
+    fn word(&self, index: usize) -> Option<&AtomicU64> {
+        self.get(index)
+    }
+}
+
+impl MapHost for Device {
+    fn map_host(&self, words: &Arc<HostWords>) -> Result<u64, Error> {
+        let (outside, count) = (Arc::<HostWords>::clone(words), words.count());
+        let place = self.with(|state| state.machine.memory_mut().reserve_outside(outside, count));
+        self.map(place, 8 * count, true)
+    }
+
+    fn unmap_host(&self, address: u64) -> Result<(), Error> {
+        self.unmap("unmap_host", address, true)
     }
 }
 

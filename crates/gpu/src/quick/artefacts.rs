@@ -1,6 +1,7 @@
 //! The quick kernels as they are shipped, built like those of `artefacts`.
 
 use super::level::{Arithmetic, QuantLevel};
+use crate::artefacts::Code;
 use crate::dtype::DType;
 
 /// The kernels of one level.
@@ -12,6 +13,13 @@ pub struct QuickArtefact {
     pub ptx: &'static str,
     /// For AMD: a generation's name, and its code object.
     pub code_objects: [(&'static str, &'static [u8]); 2],
+}
+
+impl QuickArtefact {
+    /// For a driver.
+    pub fn code(&self) -> Code {
+        Code { ptx: self.ptx, code_objects: self.code_objects }
+    }
 }
 
 macro_rules! artefact {

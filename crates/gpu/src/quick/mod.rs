@@ -113,8 +113,8 @@ impl<D: Driver> QuickAllReduce<D> {
         if !(1..=QUICK_BLOCKS).contains(&most_blocks) || ![32, 64, 128, QUICK_THREADS].contains(&threads) {
             return Err(Error::Options { blocks: most_blocks, threads });
         }
-        let memory = driver.allocate(layout::memory_bytes(world, most_blocks, threads))?;
-        let overdue = match driver.allocate(OVERDUE_BYTES) {
+        let memory = driver.allocate_uncached(layout::memory_bytes(world, most_blocks, threads))?;
+        let overdue = match driver.allocate_host(OVERDUE_BYTES) {
             Ok(overdue) => overdue,
             Err(problem) => {
                 driver.free(memory)?;
@@ -123,6 +123,11 @@ impl<D: Driver> QuickAllReduce<D> {
         };
         let patience = AllReduce::<D>::DEFAULT_PATIENCE;
         Ok(Self { driver, rank, world, options, memory, signals: None, overdue, patience })
+    }
+
+    /// The device, and the stream on it.
+    pub fn driver(&self) -> &D {
+        &self.driver
     }
 
     /// By which the peers open this rank's memory.
@@ -194,6 +199,7 @@ impl<D: Driver> QuickAllReduce<D> {
         }
         let opened = Error::Count { what: "opened handles", expected: self.world, found: 0 };
         let signals = self.signals.ok_or(opened)?;
+        self.check_now()?;
         if elements == 0 {
             return Ok(());
         }
@@ -210,18 +216,30 @@ impl<D: Driver> QuickAllReduce<D> {
             world: self.world as u32,
         };
         let QuickHow { level, as_f16, arithmetic } = how;
-        let kernel = self.driver.kernel(level.artefact().ptx, &level.kernel(dtype, as_f16, arithmetic))?;
+        let kernel =
+            self.driver.kernel(&level.artefact().code(), &level.kernel(dtype, as_f16, arithmetic))?;
         self.driver.launch(&kernel, blocks, threads, &call.to_bytes())
     }
 
-    /// Whether a launch that has ended waited for a peer in vain. Nothing that was reduced since is worth anything, on no rank.
+    /// Waits for the stream, then tells whether a launch waited for a peer in vain. Nothing that was reduced since is worth
+    /// anything, on no rank.
     ///
     /// # Errors
     ///
     /// [`Error::Overdue`]: for whom it waited.
     pub fn check(&self) -> Result<(), Error> {
+        self.driver.synchronize()?;
+        self.check_now()
+    }
+
+    /// As [`QuickAllReduce::check`], without waiting. Every all-reduce asks first.
+    ///
+    /// # Errors
+    ///
+    /// As [`QuickAllReduce::check`].
+    pub fn check_now(&self) -> Result<(), Error> {
         let mut record = [0; OVERDUE_BYTES];
-        self.driver.read(self.overdue, &mut record)?;
+        self.driver.peek(self.overdue, &mut record)?;
         match Overdue::from_bytes(&record) {
             Some(overdue) => Err(Error::Overdue { overdue, patience: self.patience }),
             None => Ok(()),
@@ -235,7 +253,7 @@ impl<D: Driver> QuickAllReduce<D> {
     /// [`Error::Driver`]; what can be given back has been.
     pub fn destroy(self) -> Result<(), Error> {
         let closed = self.signals.map_or(Ok(()), |signals| self.close(&signals));
-        let freed = [self.memory, self.overdue].map(|base| self.driver.free(base));
+        let freed = [self.driver.free(self.memory), self.driver.free_host(self.overdue)];
         closed.and_then(|()| freed.into_iter().collect())
     }
 

@@ -1,0 +1,259 @@
+//! Every rank tells all others some bytes: over tcp, by way of rank 0.
+//!
+//! A rank that comes is sent a challenge and signs with the id's secret what it says; what rank 0 answers is signed over the rank's own
+//! challenge. The invariant: **nothing is believed that is not signed, and nobody waits past the deadline**; who is missing is named.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use hmac::{Hmac, Mac};
+use sha2::Sha256;
+
+use super::error::PacketError;
+use super::unique_id::UniqueId;
+
+const CHALLENGE_BYTES: usize = 16;
+const TAG_BYTES: usize = 32;
+/// Rank, world, length, and the own challenge.
+const HEADER_BYTES: usize = 12 + CHALLENGE_BYTES;
+/// What a rank may say at most, and ranks.
+const MOST_BYTES: usize = 4096;
+const MOST_RANKS: usize = 64;
+/// Somebody who says nothing keeps the others so long.
+const ONE_AT_MOST: Duration = Duration::from_secs(2);
+/// How often rank 0 looks who has come.
+const LOOKS_EVERY: Duration = Duration::from_millis(2);
+
+type Challenge = [u8; CHALLENGE_BYTES];
+
+/// What every rank said, in order of rank. All call it with the same id, each with its rank; all say as many bytes.
+///
+/// # Errors
+///
+/// [`PacketError::Gathering`]: who has not come by the deadline, or what went wrong; [`PacketError::UniqueId`].
+pub fn gather(
+    id: &UniqueId,
+    rank: usize,
+    world: usize,
+    said: &[u8],
+    deadline: Instant,
+) -> Result<Vec<Vec<u8>>, PacketError> {
+    if !(1..=MOST_RANKS).contains(&world) || rank >= world || said.len() > MOST_BYTES {
+        let problem =
+            format!("rank {rank} of {world} with {} bytes is more than can be gathered", said.len());
+        return Err(PacketError::Gathering { problem });
+    }
+    if rank == 0 { host(id, world, said, deadline) } else { come(id, rank, world, said, deadline) }
+}
+
+/// Rank 0's side.
+fn host(id: &UniqueId, world: usize, said: &[u8], deadline: Instant) -> Result<Vec<Vec<u8>>, PacketError> {
+    let listener = id.take_listener()?;
+    let mut guests: Vec<Option<Guest>> = (0..world).map(|_| None).collect();
+    let failed = |problem: String| PacketError::Gathering { problem };
+    listener.set_nonblocking(true).map_err(|error| failed(error.to_string()))?;
+    while guests[1..].iter().any(Option::is_none) {
+        let Some(stream) = next_guest(&listener, deadline).map_err(|error| failed(error.to_string()))? else {
+            let missing: Vec<_> = (1..world).filter(|rank| guests[*rank].is_none()).collect();
+            return Err(failed(format!("ranks {missing:?} of {world} have not come to {}", id.address())));
+        };
+        // Whoever is not one of ours is sent away; the ranks go on waiting for one another.
+        let Ok(guest) = Guest::admit(stream, id, world, said.len(), deadline) else { continue };
+        let place = &mut guests[guest.rank];
+        if place.is_some() {
+            return Err(failed(format!("two ranks say that they are rank {}", guest.rank)));
+        }
+        *place = Some(guest);
+    }
+    let mut table = vec![said.to_vec()];
+    table.extend(guests.iter().flatten().map(|guest| guest.said.clone()));
+    let answer = table.concat();
+    for guest in guests.iter_mut().flatten() {
+        let tag = tag(id, &[b"all", &guest.challenge, &answer]);
+        let told = guest.stream.write_all(&answer).and_then(|()| guest.stream.write_all(&tag));
+        told.map_err(|error| failed(format!("telling rank {}: {error}", guest.rank)))?;
+    }
+    Ok(table)
+}
+
+fn next_guest(listener: &TcpListener, deadline: Instant) -> std::io::Result<Option<TcpStream>> {
+    loop {
+        match listener.accept() {
+            Ok((stream, _)) => {
+                stream.set_nonblocking(false)?;
+                return Ok(Some(stream));
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        }
+        if Instant::now() >= deadline {
+            return Ok(None);
+        }
+        std::thread::sleep(LOOKS_EVERY);
+    }
+}
+
+#[derive(Debug)]
+struct Guest {
+    stream: TcpStream,
+    rank: usize,
+    challenge: Challenge,
+    said: Vec<u8>,
+}
+
+impl Guest {
+    /// Hears who has come; an error for whoever is not one of ours.
+    fn admit(
+        mut stream: TcpStream,
+        id: &UniqueId,
+        world: usize,
+        length: usize,
+        deadline: Instant,
+    ) -> std::io::Result<Self> {
+        let stranger = || std::io::Error::from(ErrorKind::PermissionDenied);
+        limit(&stream, deadline.min(Instant::now() + ONE_AT_MOST))?;
+        let challenge: Challenge = unisono_os::random::bytes()?;
+        stream.write_all(&challenge)?;
+        let mut header = [0; HEADER_BYTES];
+        stream.read_exact(&mut header)?;
+        let field =
+            |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+        let [rank, of, bytes] = [field(0), field(4), field(8)].map(|field| field as usize);
+        if of != world || bytes != length || !(1..world).contains(&rank) {
+            return Err(stranger());
+        }
+        let mut said = vec![0; length];
+        let mut found = [0; TAG_BYTES];
+        stream.read_exact(&mut said)?;
+        stream.read_exact(&mut found)?;
+        if !is_tag(id, &[b"one", &challenge, &header, &said], &found) {
+            return Err(stranger());
+        }
+        let mut own = [0; CHALLENGE_BYTES];
+        own.copy_from_slice(&header[12..]);
+        Ok(Self { stream, rank, challenge: own, said })
+    }
+}
+
+/// The other ranks' side.
+fn come(
+    id: &UniqueId,
+    rank: usize,
+    world: usize,
+    said: &[u8],
+    deadline: Instant,
+) -> Result<Vec<Vec<u8>>, PacketError> {
+    let at = id.address();
+    let failed = |problem: String| PacketError::Gathering { problem };
+    let unheard = |error: std::io::Error| {
+        failed(format!(
+            "rank 0 at {at} did not tell all ranks ({error}): did it give up, or wait for others, or has it another number of \
+             ranks than {world}?"
+        ))
+    };
+    let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+    let mut stream = TcpStream::connect_timeout(&at, left)
+        .map_err(|error| failed(format!("rank 0 cannot be reached at {at}: {error}")))?;
+    let mut say = || -> std::io::Result<(Challenge, Vec<u8>, [u8; TAG_BYTES])> {
+        limit(&stream, deadline)?;
+        let own: Challenge = unisono_os::random::bytes()?;
+        let mut challenge = [0; CHALLENGE_BYTES];
+        stream.read_exact(&mut challenge)?;
+        let mut header: Vec<u8> =
+            [rank, world, said.len()].iter().flat_map(|field| (*field as u32).to_le_bytes()).collect();
+        header.extend(own);
+        let tag = tag(id, &[b"one", &challenge, &header, said]);
+        stream.write_all(&[&header, said, &tag[..]].concat())?;
+        let mut answer = vec![0; world * said.len()];
+        let mut found = [0; TAG_BYTES];
+        // Bounded as a whole, though every byte might come just in time: an answer is one or two segments.
+        stream.read_exact(&mut answer)?;
+        stream.read_exact(&mut found)?;
+        Ok((own, answer, found))
+    };
+    let (own, answer, found) = say().map_err(unheard)?;
+    if !is_tag(id, &[b"all", &own, &answer], &found) {
+        return Err(failed(format!("what answers at {at} has not the id's secret")));
+    }
+    if said.is_empty() {
+        return Ok(vec![Vec::new(); world]);
+    }
+    Ok(answer.chunks_exact(said.len()).map(<[u8]>::to_vec).collect())
+}
+
+fn limit(stream: &TcpStream, deadline: Instant) -> std::io::Result<()> {
+    let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+    stream.set_read_timeout(Some(left))?;
+    stream.set_write_timeout(Some(left))
+}
+
+fn mac(id: &UniqueId, parts: &[&[u8]]) -> Hmac<Sha256> {
+    // HMAC fills shorter keys up to the block with zeros; done here, there is no length that could be refused.
+    let mut block = [0; 64];
+    block[..32].copy_from_slice(&id.secret());
+    let mut mac = <Hmac<Sha256> as hmac::digest::KeyInit>::new(&block.into());
+    parts.iter().for_each(|part| mac.update(part));
+    mac
+}
+
+fn tag(id: &UniqueId, parts: &[&[u8]]) -> [u8; TAG_BYTES] {
+    mac(id, parts).finalize().into_bytes().into()
+}
+
+/// In a time that does not depend on the tag.
+fn is_tag(id: &UniqueId, parts: &[&[u8]], tag: &[u8; TAG_BYTES]) -> bool {
+    mac(id, parts).verify_slice(tag).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(20)
+    }
+
+    fn new_id() -> UniqueId {
+        UniqueId::generate([127, 0, 0, 1].into()).unwrap()
+    }
+
+    #[test]
+    fn every_rank_hears_what_all_say_and_strangers_are_sent_away() {
+        let id = new_id();
+        // One who says nothing, and one who has another secret.
+        let silent = TcpStream::connect(id.address()).unwrap();
+        let mut other = id.to_bytes();
+        other[20] ^= 1;
+        let other = UniqueId::from_bytes(&other).unwrap();
+        std::thread::scope(|scope| {
+            let stranger = scope.spawn(|| gather(&other, 1, 4, &[9, 9], soon()));
+            let ranks: Vec<_> = (0..4_u8)
+                .map(|rank| {
+                    let id = &id;
+                    scope.spawn(move || gather(id, usize::from(rank), 4, &[rank, 7], soon()))
+                })
+                .collect();
+            for rank in ranks {
+                assert_eq!(rank.join().unwrap(), Ok(vec![vec![0, 7], vec![1, 7], vec![2, 7], vec![3, 7]]));
+            }
+            assert!(matches!(stranger.join().unwrap(), Err(PacketError::Gathering { .. })));
+        });
+        drop(silent);
+    }
+
+    #[test]
+    fn who_has_not_come_is_named() {
+        let id = new_id();
+        let deadline = Instant::now() + Duration::from_millis(300);
+        std::thread::scope(|scope| {
+            let one = scope.spawn(|| gather(&id, 1, 4, b"x", deadline));
+            let Err(PacketError::Gathering { problem }) = gather(&id, 0, 4, b"x", deadline) else {
+                panic!("nobody came")
+            };
+            assert!(problem.contains("ranks [2, 3] of 4"), "{problem}");
+            assert!(matches!(one.join().unwrap(), Err(PacketError::Gathering { .. })));
+        });
+    }
+}
