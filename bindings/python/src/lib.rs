@@ -33,14 +33,14 @@ mod exits;
 mod fold;
 mod gpu;
 mod interpreter;
-mod records;
-mod registered;
-mod sgl;
-mod shim;
 mod queue;
 mod records;
+mod records;
+mod registered;
 mod registered;
 mod segment;
+mod sgl;
+mod shim;
 mod signals;
 mod tensor;
 mod transfers;
@@ -61,7 +61,6 @@ mod _core {
     use super::exits::end_started;
     #[pymodule_export]
     use super::fold::fold;
-    use super::queue::{Pickled, QueueHandle, QueueMessage, QueueReader, QueueSlot, QueueWriter};
     use super::gpu::{
         GpuGraph, gpu_all_reduce, gpu_all_reduce_unreg, gpu_allocate, gpu_begin_capture, gpu_check,
         gpu_close, gpu_dispose, gpu_end_capture, gpu_export, gpu_free, gpu_get_graph_buffer_ipc_meta,
@@ -72,15 +71,16 @@ mod _core {
         gpu_register_buffer, gpu_register_buffer_rocm, gpu_register_graph_buffers, gpu_replay,
         gpu_set_patience, gpu_synchronize,
     };
+    use super::queue::{Pickled, QueueHandle, QueueMessage, QueueReader, QueueSlot, QueueWriter};
     #[pymodule_export]
     use super::records::{collect_records, next_record};
     #[pymodule_export]
     use super::registered::RegisteredBuffer;
+    use super::segment::{SharedMemory, check_headroom};
     #[pymodule_export]
     use super::sgl::{shm_adopt, shm_register, shm_release, shm_schemas};
     #[pymodule_export]
     use super::shim::{caller, take_failure};
-    use super::segment::{SharedMemory, check_headroom};
     #[pymodule_export]
     use super::work::Work;
     use pyo3::prelude::*;

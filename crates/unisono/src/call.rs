@@ -289,7 +289,6 @@ impl Call {
             place: NonZeroU64::new(fields[3]).map(Place),
         })
     }
-
 }
 
 /// The fingerprint of a history that goes on with the call of these fields.
@@ -382,7 +381,11 @@ mod tests {
         ];
         for history in [0, 1, u64::MAX, 0x9e37_79b9_7f4a_7c15] {
             for other in others {
-                assert_ne!(chained(history, call.pack()), chained(history, other.pack()), "{call} and {other}");
+                assert_ne!(
+                    chained(history, call.pack()),
+                    chained(history, other.pack()),
+                    "{call} and {other}"
+                );
             }
             assert_ne!(chained(history, call.pack()), chained(history ^ 1 << 40, call.pack()));
         }
