@@ -232,7 +232,7 @@ fn memories_and_offers_that_do_not_fit_are_refused() {
     assert_eq!(one.connect(&[ours.clone(), theirs]).unwrap_err(), Error::Packet(differs));
     let again = prepare(0, Sum::ByNode, 256).unwrap();
     let expected = Error::Count { what: "offers", expected: 2, found: 1 };
-    assert_eq!(again.connect(&[ours.clone()]).unwrap_err(), expected);
+    assert_eq!(again.connect(std::slice::from_ref(&ours)).unwrap_err(), expected);
     // A peer that says that its scratch begins further behind than it is long.
     let mut hostile = ours.clone();
     hostile[64] = 64;
