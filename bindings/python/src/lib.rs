@@ -35,8 +35,6 @@ mod gpu;
 mod interpreter;
 mod queue;
 mod records;
-mod records;
-mod registered;
 mod registered;
 mod segment;
 mod sgl;
@@ -61,6 +59,7 @@ mod _core {
     use super::exits::end_started;
     #[pymodule_export]
     use super::fold::fold;
+    #[pymodule_export]
     use super::gpu::{
         GpuGraph, gpu_all_reduce, gpu_all_reduce_unreg, gpu_allocate, gpu_begin_capture, gpu_check,
         gpu_close, gpu_dispose, gpu_end_capture, gpu_export, gpu_free, gpu_get_graph_buffer_ipc_meta,
@@ -71,11 +70,13 @@ mod _core {
         gpu_register_buffer, gpu_register_buffer_rocm, gpu_register_graph_buffers, gpu_replay,
         gpu_set_patience, gpu_synchronize,
     };
+    #[pymodule_export]
     use super::queue::{Pickled, QueueHandle, QueueMessage, QueueReader, QueueSlot, QueueWriter};
     #[pymodule_export]
     use super::records::{collect_records, next_record};
     #[pymodule_export]
     use super::registered::RegisteredBuffer;
+    #[pymodule_export]
     use super::segment::{SharedMemory, check_headroom};
     #[pymodule_export]
     use super::sgl::{shm_adopt, shm_register, shm_release, shm_schemas};

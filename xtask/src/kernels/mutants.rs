@@ -183,7 +183,7 @@ const OF_QUICK: [Mutation; 11] = [
 pub(super) fn run(workspace: &Workspace, nvrtc: &Nvrtc, sources: &Sources, count: &mut Count) -> Result<()> {
     let all = MUTATIONS.iter().chain(&OF_QUICK);
     for mutation in all.filter(|mutation| mutation.file != CUDA).chain(&ON_THE_HOST) {
-        host::catch(workspace, mutation.name, &mutated(sources, mutation)?)?;
+        host::catch(workspace, host::MEETING, mutation.name, &mutated(sources, mutation)?)?;
     }
     catch(workspace, nvrtc, sources, &MUTATIONS, "races", count)?;
     catch(workspace, nvrtc, sources, &OF_QUICK, "quick_races", count)
