@@ -10,6 +10,7 @@ mod amd;
 mod host;
 mod mutants;
 mod nvrtc;
+mod packets;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -71,6 +72,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options, count: &mut Count) -
     host::run(workspace, &sources)?;
     if options.mutants {
         mutants::run(workspace, &nvrtc, &sources, count)?;
+        packets::run(workspace, &nvrtc, &sources, count)?;
     }
     Ok(())
 }
@@ -234,8 +236,9 @@ fn flags_are_at_system_scope(ptx: &Artefact) -> Result<()> {
     if wrong.is_empty() { Ok(()) } else { bail!("not for devices side by side:\n{}", wrong.join("\n")) }
 }
 
-/// Loads and stores are data, a release or acquire at system scope, or, if atomic, at system scope; nothing is fused, cached
-/// apart, or volatile. What a switch adds is loaded at system scope. Lanes meet before they show one another anything.
+/// Loads and stores are data, a release or acquire at system scope, a word of 8 bytes that is its own flag, or, if atomic, at
+/// system scope or counting the device's own blocks; nothing is fused, cached apart, or volatile.
+/// What a switch adds is loaded at system scope. Lanes meet before they show one another anything.
 fn is_allowed(line: &str) -> bool {
     let opcode = line.split_whitespace().find(|word| !word.starts_with('@')).unwrap_or_default();
     let mut words = opcode.split('.');
@@ -244,7 +247,8 @@ fn is_allowed(line: &str) -> bool {
     match (kind, modifiers.as_slice()) {
         ("ld", ["acquire", "sys", "global", ..]) | ("st", ["release", "sys", "global", ..]) => true,
         ("ld" | "st", ["param" | "global" | "shared", rest @ ..]) => !rest.contains(&"nc"),
-        ("atom", [_, "sys", "global", ..]) => true,
+        ("ld" | "st", ["relaxed", "sys", "global", "u64"]) => true,
+        ("atom", [_, "sys", "global", ..] | ["acq_rel", "gpu", "global", "add", "u32"]) => true,
         ("multimem", ["ld_reduce", "relaxed", "sys", "global", "add", rest @ ..]) => {
             matches!(rest, ["v4", "f32"] | ["acc::f32", "v4", "f16x2" | "bf16x2"])
         }
@@ -270,6 +274,9 @@ mod tests {
             "shfl.sync.bfly.b32 %r1, %r2, 1, 0x1f, 0xffffffff;",
             "st.shared.f32 [%rd1], %f1;",
             "multimem.ld_reduce.relaxed.sys.global.add.acc::f32.v4.bf16x2 {%r1, %r2, %r3, %r4}, [%rd1];",
+            "st.relaxed.sys.global.u64 [%rd1], %rd2;",
+            "ld.relaxed.sys.global.u64 %rd2, [%rd1];",
+            "atom.acq_rel.gpu.global.add.u32 %r1, [%rd1], 1;",
         ] {
             assert!(is_allowed(good), "{good}");
         }
@@ -277,6 +284,9 @@ mod tests {
             "ld.volatile.global.u32 %r1, [%rd1];",
             "ld.relaxed.sys.global.u32 %r1, [%rd1];",
             "st.release.gpu.global.u32 [%rd1], %r1;",
+            "ld.relaxed.gpu.global.u64 %rd1, [%rd1];",
+            "ld.relaxed.sys.global.v2.u64 {%rd1, %rd2}, [%rd1];",
+            "atom.relaxed.gpu.global.add.u32 %r1, [%rd1], 1;",
             "ld.global.nc.u32 %r1, [%rd1];",
             "ld.u32 %r1, [%rd1];",
             "fma.rn.f32 %f1, %f1, %f2, %f3;",

@@ -14,13 +14,13 @@ use crate::workspace::Workspace;
 
 /// One text for another, in one file.
 #[derive(Debug, Clone, Copy)]
-struct Mutation {
-    name: &'static str,
+pub(super) struct Mutation {
+    pub(super) name: &'static str,
     /// The kernels that it is about: the names of files without their ends.
-    of: &'static [&'static str],
-    file: &'static str,
-    from: &'static str,
-    to: &'static str,
+    pub(super) of: &'static [&'static str],
+    pub(super) file: &'static str,
+    pub(super) from: &'static str,
+    pub(super) to: &'static str,
 }
 
 const BOTH: &[&str] = &["one_shot", "two_shot"];
@@ -31,7 +31,7 @@ const ALL: &[&str] = &["one_shot", "two_shot", "reduce_scatter", "all_gather"];
 const QUICK: &[&str] = &["quick_int4"];
 
 /// What only CUDA has.
-const CUDA: &str = "prologue_cuda.h";
+pub(super) const CUDA: &str = "prologue_cuda.h";
 
 /// Mutants that only the host has; the others that are not CUDA's run there, too.
 const ON_THE_HOST: [Mutation; 2] = [
@@ -220,7 +220,7 @@ fn catch(
     step::run(&mut command, count)
 }
 
-fn mutated(sources: &Sources, mutation: &Mutation) -> Result<Sources> {
+pub(super) fn mutated(sources: &Sources, mutation: &Mutation) -> Result<Sources> {
     let is_meant = |main: &Source| mutation.of.contains(&main.name.trim_end_matches(".cu"));
     let mut mutated = sources.clone();
     mutated.mains.retain(is_meant);
