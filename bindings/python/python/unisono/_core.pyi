@@ -259,13 +259,8 @@ def gpu_init_custom_ar(
     device: int, ipc_tensors: Sequence[int], rank_data: _Described, rank: int, full_nvlink: bool
 ) -> int: ...
 def gpu_init_custom_ar_rocm(
-    device: int,
-    meta: _Described,
-    rank_data: _Described,
-    handles: Sequence[bytes],
-    offsets: Sequence[int],
-    rank: int,
-    full_nvlink: bool,
+    device: int, meta: _Described, rank_data: _Described,
+    handles: Sequence[bytes], offsets: Sequence[int], rank: int, full_nvlink: bool,
 ) -> int: ...
 def gpu_all_reduce(
     fa: int, inp: _Described, out: _Described, reg_buffer: int, reg_buffer_sz_bytes: int, stream: int
