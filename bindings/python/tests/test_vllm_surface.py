@@ -12,11 +12,12 @@ import unisono.vllm
 from queues import pair
 from unisono.vllm import Handle, MessageQueue, ShmRingBuffer, shm_broadcast
 
-# What vLLM 0.33's module has, and what its first version had. Left out: what a zmq-based queue needs inside itself.
+# What vLLM 0.33's module has, and what its first version had.
 MODULE = [
     "VLLM_RINGBUFFER_WARNING_INTERVAL", "SHM_READER_RECHECK_INTERVAL_MS", "SHM_NOTIFY_POLL_INTERVAL_S",
     "SPINLOOP_EXT_ENABLED", "SPINLOOP_TIMEOUT_SECONDS", "SHM_PATH", "LONG_WAIT_TIME_LOG_MSG", "logger", "from_bytes_big",
     "to_bytes_big", "memory_fence", "check_shm_free_space", "Handle", "MessageQueue", "ShmRingBuffer",
+    "SpinCondition",
 ]  # fmt: skip
 
 HANDLE = {
@@ -54,6 +55,11 @@ CALLS: list[tuple[Any, dict[str, Any]]] = [
     (ShmRingBuffer.handle, {"self": NO}),
     (ShmRingBuffer.get_data, {"self": NO, "current_idx": NO}),
     (ShmRingBuffer.get_metadata, {"self": NO, "current_idx": NO}),
+    (shm_broadcast.SpinCondition, {"is_reader": NO, "context": NO, "notify_address": NO, "busy_loop_s": 1}),
+    (shm_broadcast.SpinCondition.record_read, {"self": NO}),
+    (shm_broadcast.SpinCondition.cancel, {"self": NO}),
+    (shm_broadcast.SpinCondition.wait, {"self": NO, "timeout_ms": None}),
+    (shm_broadcast.SpinCondition.notify, {"self": NO}),
     (shm_broadcast.check_shm_free_space, {"required_bytes": NO, "shm_path": "/dev/shm", "allocation_name": "shared-memory allocation"}),
     (shm_broadcast.to_bytes_big, {"value": NO, "size": NO}),
     (shm_broadcast.memory_fence, {}),

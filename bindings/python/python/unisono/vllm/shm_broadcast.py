@@ -32,6 +32,7 @@ from ._pickling import reduce_tensor as _reduce_tensor
 from ._ring import QueueRing, check_cgroup_memory_available
 from ._ring import ShmRingBuffer as ShmRingBuffer
 from ._sockets import QueueSocket
+from ._spin import SpinCondition as SpinCondition
 from ._waiting import LOOK_EVERY, as_cancelled, go_on
 
 logger = logging.getLogger("unisono.vllm")
