@@ -23,6 +23,10 @@ pub(super) fn unavailable(py: Python<'_>, operation: &str, why: Unavailable) -> 
             "the last message or slot is still held: release it, and what was made over it, first",
         ),
         Unavailable::Busy => ("QueueBusy", "another thread's call took as long as this one may wait"),
+        Unavailable::Forked => (
+            "QueueForked",
+            "this process was forked from the one that has the queue, while it was in use there",
+        ),
     };
     let fields = PyDict::new(py);
     let made = fields

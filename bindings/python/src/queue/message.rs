@@ -121,6 +121,9 @@ impl QueueMessage {
     }
 
     fn to_bytes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        if self.process != std::process::id() {
+            return Err(forked());
+        }
         self.with(|message| {
             PyBytes::new_with(py, message.len(), |into| {
                 message.copy_to(into);

@@ -50,6 +50,10 @@ impl QueueSlot {
     }
 }
 
+fn forked() -> PyErr {
+    PyBufferError::new_err("this process was forked from the one that has the slot")
+}
+
 #[pymethods]
 impl QueueSlot {
     fn __len__(&self) -> usize {
@@ -62,6 +66,9 @@ impl QueueSlot {
 
     /// Send it.
     fn commit(&self) -> PyResult<()> {
+        if self.process != std::process::id() {
+            return Err(forked());
+        }
         match self.end()? {
             Some(held) => {
                 held.slot.commit();
@@ -82,7 +89,7 @@ impl QueueSlot {
     unsafe fn __getbuffer__(slf: Bound<'_, Self>, view: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {
         let this = slf.get();
         if this.process != std::process::id() {
-            return Err(PyBufferError::new_err("this process was forked from the one that has the slot"));
+            return Err(forked());
         }
         let mut held = this.held.lock();
         let Some(held) = &mut *held else {

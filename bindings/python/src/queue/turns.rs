@@ -21,6 +21,8 @@ const NAP: Duration = Duration::from_millis(1);
 /// A side of a queue, unless somebody has taken it out.
 pub(super) struct Turns<T: Send> {
     state: Mutex<State<T>>,
+    /// Where the side was made. In a forked child nobody puts back what its parent's threads had out.
+    process: u32,
 }
 
 enum State<T> {
@@ -42,6 +44,8 @@ pub(super) enum Unavailable {
     Held,
     /// Another thread's call took as long as this one may wait.
     Busy,
+    /// This is a forked child, and the side was out when it was forked.
+    Forked,
 }
 
 /// A side that was taken out; dropped, it is put back.
@@ -57,7 +61,7 @@ unsafe impl<T: Send> Sync for Loan<T> {}
 
 impl<T: Send> Turns<T> {
     pub(super) fn new(side: T) -> Arc<Self> {
-        Arc::new(Turns { state: Mutex::new(State::Free(Box::new(side))) })
+        Arc::new(Turns { state: Mutex::new(State::Free(Box::new(side))), process: std::process::id() })
     }
 
     /// Take the side out; waits, without the interpreter, while another thread's call has it.
@@ -68,6 +72,9 @@ impl<T: Send> Turns<T> {
         timeout: Option<Duration>,
     ) -> PyResult<Result<Loan<T>, Unavailable>> {
         match self.try_take() {
+            Err(Unavailable::Busy | Unavailable::Held) if self.process != std::process::id() => {
+                Ok(Err(Unavailable::Forked))
+            }
             Err(Unavailable::Busy) => self.take_later(py, timeout),
             outcome => Ok(outcome),
         }
