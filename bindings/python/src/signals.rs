@@ -28,7 +28,7 @@ pub(crate) fn make_ready(py: Python<'_>) -> PyResult<()> {
 #[inline]
 pub(crate) fn make_ready_detached() {
     if !IS_READY.get() {
-        let _ = attached(make_ready_once);
+        attached(|py| drop(make_ready_once(py)));
     }
 }
 

@@ -8,7 +8,6 @@
 
 use std::ptr::null_mut;
 
-use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi::{self, PyObject};
 use pyo3::prelude::*;
 
@@ -47,19 +46,18 @@ unsafe extern "C" fn call(
 ) -> *mut PyObject {
     // SAFETY: all three are Python's for the time of this call, the last null or a dict; no Python code is kept from running.
     let result = unsafe { ffi::PyObject_Call(operator, args, kwargs) };
-    if result.is_null() {
+    // pyo3 would go on panicking where it fetched what a panic elsewhere had become: nothing else is fetched.
+    // SAFETY: the lock is held, and an exception is set.
+    if result.is_null() && unsafe { ffi::PyErr_ExceptionMatches(ffi::PyExc_RuntimeError) } != 0 {
         Python::attach(tell);
     }
     result
 }
 
-/// Replace the exception that torch has set by what the kernel meant.
+/// Replace the `RuntimeError` that torch has set by what the kernel meant.
 #[cold]
 fn tell(py: Python<'_>) {
     let error = PyErr::fetch(py);
-    if !error.is_instance_of::<PyRuntimeError>(py) {
-        return error.restore(py);
-    }
     let text = error.value(py).str().map(|text| text.to_string()).unwrap_or_default();
     take_failure(&text).unwrap_or(error).restore(py);
 }

@@ -94,15 +94,18 @@ thread_local! {
 }
 
 /// Write down what went wrong in the operator of this name, for [`throw`] and [`take_failure`].
-pub(super) fn remember(operation: &str, failure: &Failure) {
+pub(super) fn remember(operation: &str, failure: Failure) {
     let place = failure.place();
     let text = if place.is_empty() {
         format!("{operation}: {failure}")
     } else {
         format!("{operation} {place}: {failure}")
     };
-    let exception = attached(|py| failure.exception(py, &text));
-    EXCEPTION.set(exception);
+    // What is Python's goes where the interpreter's lock is held for certain, not where pyo3 may only believe so.
+    attached(|py| {
+        let earlier = EXCEPTION.replace(Some(failure.exception(py, &text)));
+        drop((earlier, failure));
+    });
     TEXT.set(CString::new(text.replace('\0', " ")).unwrap_or_default());
 }
 
@@ -110,7 +113,7 @@ pub(super) fn remember(operation: &str, failure: &Failure) {
 pub(super) fn remember_panic(operation: &str, panic: &(dyn Any + Send)) {
     let said = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
     let problem = format!("panicked, which is a bug in unisono: {}", said.unwrap_or("no message"));
-    remember(operation, &Failure::Other(problem));
+    remember(operation, Failure::Other(problem));
 }
 
 /// Throw what was written down. Nothing of Rust's may need to be put away any more.

@@ -90,7 +90,7 @@ pub(super) unsafe extern "C-unwind" fn boxed<K: Kernel>(stack: *mut u64, inputs:
     }));
     match outcome {
         Ok(Ok(())) => return,
-        Ok(Err(failure)) => failure::remember(K::NAME, &failure),
+        Ok(Err(failure)) => failure::remember(K::NAME, failure),
         Err(panic) => failure::remember_panic(K::NAME, &*panic),
     }
     failure::throw(functions)
