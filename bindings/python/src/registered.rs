@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::ffi::c_int;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use pyo3::exceptions::PyValueError;
@@ -18,6 +19,8 @@ use unisono::RegisteredMemory;
 
 use crate::communicator::Communicator;
 use crate::element::Element;
+
+const LONGEST_HELD: Duration = Duration::from_secs(1);
 
 /// The registered memory of a communicator, by where it begins.
 #[derive(Default)]
@@ -48,9 +51,11 @@ impl Registry {
     }
 
     fn remove(&self, memory: &RegisteredMemory) {
-        let mut memories = self.memories.lock();
-        memories.remove(&memory.as_mut_ptr().addr());
-        self.count.store(memories.len(), Ordering::Relaxed);
+        // It is held for moments, unless this is a forked child in which whoever held it does not exist.
+        if let Some(mut memories) = self.memories.try_lock_for(LONGEST_HELD) {
+            memories.remove(&memory.as_mut_ptr().addr());
+            self.count.store(memories.len(), Ordering::Relaxed);
+        }
     }
 }
 
