@@ -323,6 +323,18 @@ def test_an_operator_that_is_there_already_stays_unless_it_is_to_be_replaced() -
     run(2, replaced)
 
 
+def test_an_operator_with_other_arguments_or_results_is_not_replaced() -> None:
+    engine = torch.library.Library("other_engine_of_a_test", "FRAGMENT")
+    engine.define("shm_allreduce(int reduce_op, Tensor(a!) data) -> ()")
+    engine.define("shm_alltoall(Tensor(a!) out, Tensor data) -> Tensor")
+    engine.define("shm_group_allreduce.named(int handle, Tensor(a!) data) -> ()")
+    engine.impl("shm_allreduce", lambda reduce_op, data: data.fill_(-5) and None, "CPU")
+    engine.impl("shm_alltoall", lambda out, data: data.clone(), "CPU")
+    done = shm.register("other_engine_of_a_test", replace=True, fakes=False)
+    assert sorted(done.kept) == ["shm_allreduce", "shm_alltoall", "shm_group_allreduce"] and not done.replaced
+    assert torch.ops.other_engine_of_a_test.shm_alltoall(torch.empty(2), torch.ones(2)).tolist() == [1.0, 1.0]
+
+
 def test_the_interface_is_chosen_by_name_only() -> None:
     with pytest.raises(unisono.SettingError, match="expected auto, stable, or python"):
         shm.register("library_of_nobody", interface="fast")

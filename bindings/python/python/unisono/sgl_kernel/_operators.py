@@ -45,7 +45,8 @@ def register(library: str, *, replace: bool = False, fakes: bool = True, interfa
     """Put the operators into a library of torch's, as `torch.ops.<library>.<name>`.
 
     An operator of that name that is there already stays as it is, unless it is to be replaced: then tensors on the CPU come here,
-    under the schema that is there. Doing it twice changes nothing.
+    under the schema that is there; one with other arguments or results than ours stays, since a compiled kernel takes them by
+    their places alone. Doing it twice changes nothing.
 
     - `fakes`: also what torch.compile needs; without it, somebody else says that.
     - `interface`: `"stable"` or `"python"`; else UNISONO_TORCH_INTERFACE says, else it is stable if this torch has it.
@@ -56,8 +57,8 @@ def register(library: str, *, replace: bool = False, fakes: bool = True, interfa
     ours = [name for name in there if (library, name) in _ours]
     foreign = [name for name in there if name not in ours]
     added = [name for name in SCHEMAS if name not in there]
-    replaced = foreign if replace else []
-    kept = [] if replace else foreign
+    replaced = [name for name in foreign if replace and _fits(library, name)]
+    kept = [name for name in foreign if name not in replaced]
     interface = _register_kernels(library, added, replaced, interface or os.environ.get(_SETTING) or "auto")
     for name in added + replaced:
         _ours.add((library, name))
@@ -113,6 +114,21 @@ def _implement(registered: Any, name: str, kernel: Any, key: str, replaces: bool
 
 def _is_defined(library: str, name: str) -> bool:
     return hasattr(getattr(torch.ops, library), name)
+
+
+def _fits(library: str, name: str) -> bool:
+    """Whether a kernel for our schema can stand under the one that is there."""
+    packet = getattr(getattr(torch.ops, library), name)
+    ours: Any = torch._C.parse_schema(SCHEMAS[name])
+    theirs: Any = packet.default._schema if "default" in packet.overloads() else None
+    if theirs is not None:
+        taken, given = ([str(argument.type) for argument in schema.arguments] for schema in (ours, theirs))
+        is_same = [str(result.type) for result in ours.returns] == [str(result.type) for result in theirs.returns]
+        needed = sum(not argument.has_default_value() for argument in ours.arguments)
+        if is_same and len(given) >= needed and given == taken[: len(given)]:
+            return True
+    _log.warning("%s::%s stays as it was: it is %s, and not %s", library, name, theirs, SCHEMAS[name])
+    return False
 
 
 def _tell_what_failed(library: str, name: str) -> None:
