@@ -316,7 +316,13 @@ def hostile(rank: int, world: int) -> str:
     comm = communicator()._comm
     tensor_dict = importlib.import_module("unisono.vllm._tensor_dict")
     said_: list[str] = []
-    for length, text in ((1 << 40, b""), (2, b"{]"), (21, b'[["a","Tensor",[1]]]\n'), (22, b'[["a","float32",[-1]]]')):
+    if rank == 0:
+        # Refused before anything is sent: what follows is understood.
+        with pytest.raises(TypeError, match="only plain tensors"):
+            tensor_dict.send(comm, {"here": torch.ones(1), "nowhere": torch.empty(2, device="meta")}, 1)
+    announced = [b"{]", b'[["a","Tensor",[1]]]\n', b'[["a","float32",[-1]]]', b'[["a","float32",[1e999]]]']
+    announced += [b"[" * 100_000, b'[["a","float32",[%d,%d]]]' % (1 << 40, 1 << 40), b'[["a","float32",[%d]]]' % (1 << 55)]
+    for length, text in ((1 << 40, b""), *((len(text), text) for text in announced)):
         if rank == 0:
             comm.send(torch.tensor([length]), 1)
             if text:
@@ -335,3 +341,6 @@ def test_what_another_rank_says_of_its_tensors_is_checked() -> None:
     assert "is not understood" in lines[1]
     assert "with type <class 'torch.Tensor'>" in lines[2]
     assert "shape [-1]" in lines[3]
+    assert "is not understood" in lines[4] and "is not understood" in lines[5]
+    assert "shape [1099511627776, 1099511627776]" in lines[6]
+    assert "there is no memory" in lines[7]

@@ -7,6 +7,8 @@ other rank is checked before memory is made for it, and nothing of it is run.
 from __future__ import annotations
 
 import json
+import math
+import sys
 from typing import Any
 
 import torch
@@ -22,6 +24,9 @@ def send(comm: Communicator, tensors: dict[str, torch.Tensor], to: int) -> None:
     for name, tensor in tensors.items():
         if not isinstance(tensor, torch.Tensor):
             raise TypeError(f"send_tensor_dict: {name!r} is a {type(tensor).__name__}, and only tensors can be sent")
+        if tensor.device.type != "cpu" or tensor.layout != torch.strided or tensor.is_quantized:
+            kind = f"{tensor.dtype} on {tensor.device}, {tensor.layout}"
+            raise TypeError(f"send_tensor_dict: {name!r} is {kind}, and only plain tensors of the CPU's memory can be sent")
     description = json.dumps(
         [[name, str(tensor.dtype).removeprefix("torch."), list(tensor.shape)] for name, tensor in tensors.items()]
     ).encode()
@@ -31,7 +36,7 @@ def send(comm: Communicator, tensors: dict[str, torch.Tensor], to: int) -> None:
     comm.send(torch.frombuffer(bytearray(description), dtype=torch.uint8), to)
     for tensor in tensors.values():
         if tensor.numel():
-            comm.send(tensor.contiguous(), to)
+            comm.send(tensor.resolve_conj().resolve_neg().contiguous(), to)
 
 
 def recv(comm: Communicator, source: int) -> dict[str, torch.Tensor]:
@@ -40,20 +45,25 @@ def recv(comm: Communicator, source: int) -> dict[str, torch.Tensor]:
     if not 0 <= length <= _LONGEST:
         raise Error(f"recv_tensor_dict: rank {source} announced a description of {length} bytes")
     description = comm.recv(torch.empty(length, dtype=torch.uint8), source)
-    tensors = {}
-    for name, dtype, shape in _understood(bytes(description.numpy()), source):
-        tensor = torch.empty(shape, dtype=dtype)
-        tensors[name] = comm.recv(tensor, source) if tensor.numel() else tensor
-    return tensors
+    entries = _understood(bytes(description.numpy()), source)
+    try:
+        received = [(name, torch.empty(shape, dtype=dtype)) for name, dtype, shape in entries]
+    except RuntimeError as problem:
+        raise Error(f"recv_tensor_dict: there is no memory for what rank {source} announced: {problem}") from problem
+    for _, tensor in received:
+        if tensor.numel():
+            comm.recv(tensor, source)
+    return dict(received)
 
 
 def _understood(description: bytes, source: int) -> list[tuple[str, torch.dtype, list[int]]]:
     try:
         entries: list[Any] = json.loads(description)
         found = [(str(name), getattr(torch, str(dtype)), [int(extent) for extent in shape]) for name, dtype, shape in entries]
-    except (ValueError, TypeError, AttributeError) as problem:
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as problem:
         raise Error(f"recv_tensor_dict: what rank {source} says of its tensors is not understood: {problem}") from problem
     for name, dtype, shape in found:
-        if not isinstance(dtype, torch.dtype) or any(extent < 0 for extent in shape):
+        is_shape = all(0 <= extent <= sys.maxsize for extent in shape)
+        if not isinstance(dtype, torch.dtype) or not is_shape or math.prod(shape) * dtype.itemsize > sys.maxsize:
             raise Error(f"recv_tensor_dict: rank {source} announced {name!r} with type {dtype} and shape {shape}")
     return found
