@@ -261,8 +261,9 @@ def test_a_forked_child_is_told_and_its_parent_goes_on() -> None:
     if pid == 0:
         status = 1
         try:
-            with pytest.raises(BufferError, match="forked"):
-                message.view()
+            for look in (message.view, message.to_bytes):
+                with pytest.raises(BufferError, match="forked"):
+                    look()
             message.release()
             for attempt in (lambda: writer.send(b"x"), lambda: reader.recv_bytes(0)):
                 with pytest.raises(queue.QueueForked):
@@ -278,6 +279,39 @@ def test_a_forked_child_is_told_and_its_parent_goes_on() -> None:
     message.release()
     writer.send(b"still here")
     assert reader.recv_bytes(0) == b"still here"
+
+
+def test_a_child_forked_while_a_thread_waits_is_told_too() -> None:
+    writer, [reader] = sides()
+    received: list[bytes] = []
+    thread = threading.Thread(target=lambda: received.append(reader.recv_bytes(PATIENCE)))
+    thread.start()
+    while True:
+        try:
+            reader.recv_bytes(0.02)
+        except queue.QueueBusy:
+            break
+        except queue.QueueTimeout:  # the other one has not begun
+            continue
+    slot = writer.reserve(4)
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            signal.alarm(20)  # It would wait for ever.
+            with pytest.raises(queue.QueueForked):
+                reader.recv_bytes()
+            with pytest.raises(BufferError, match="forked"):
+                slot.commit()
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitpid(pid, 0)[1] == 0
+    with slot.view() as view:
+        view[:] = b"sent"
+    slot.commit()
+    thread.join(PATIENCE)
+    assert received == [b"sent"] and writer.messages == 1
 
 
 @pytest.mark.parametrize("ip", ["127.0.0.1", "::1"])

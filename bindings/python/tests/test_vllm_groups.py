@@ -158,5 +158,12 @@ def test_who_is_in_another_network_namespace_is_not_on_the_same_node(tmp_path: P
             child.kill()
 
 
+def test_a_folder_whose_name_is_too_long_for_a_socket_keeps_nobody_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNISONO_DIR", str(tmp_path / ("long" * 30)))
+    assert same_node(Group(FileGroup(str(tmp_path), 0, 1)), 0) == [True]
+
+
 def test_handles_are_what_travels() -> None:
     assert isinstance(MessageQueue(1, 1).export_handle(), Handle)

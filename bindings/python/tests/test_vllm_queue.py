@@ -66,6 +66,14 @@ def test_what_was_received_stays_when_its_room_is_used_again() -> None:
         assert (array == value).all()
 
 
+@pytest.mark.filterwarnings("ignore")  # torch's quantised tensors are to go
+def test_a_quantised_tensor_keeps_its_scale() -> None:
+    quantised: Any = torch.quantize_per_tensor(torch.tensor([0.0, 1.0, -2.5]), 0.5, 3, torch.qint8)
+    writer, reader = pair()
+    writer.enqueue(quantised)
+    assert torch.equal(reader.dequeue(PATIENCE).dequantize(), quantised.dequantize())
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn, torch.complex64, torch.bool])
 def test_tensors_of_every_kind(dtype: torch.dtype) -> None:
     writer, reader = pair()

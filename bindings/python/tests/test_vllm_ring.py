@@ -53,6 +53,14 @@ def test_a_ring_buffers_name_goes_with_its_creator_alone() -> None:
         ShmRingBuffer(*handle)
 
 
+def test_a_name_that_is_gone_already_is_no_trouble(capfd: Any) -> None:
+    ring = ShmRingBuffer(1, 10, 1)
+    ring.shared_memory.unlink()
+    del ring
+    gc.collect()
+    assert capfd.readouterr().err == ""
+
+
 def makes_ring(pipe: Any) -> None:
     ring = ShmRingBuffer(1, 10, 1)
     pipe.send(ring.shared_memory.name)

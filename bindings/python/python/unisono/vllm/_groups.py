@@ -61,15 +61,20 @@ def same_node(group: Group, source: int) -> list[bool]:
         addresses = group.broadcast(None, source)
         return [bool(found) for found in group.all_gather(any(_reaches(address) for address in addresses))]
     name = f"unisono-same-node-{secrets.token_hex(16)}"
-    addresses = ["\0" + name]
+    wanted = ["\0" + name]
     if directory := os.environ.get("UNISONO_DIR"):
-        addresses.append(os.path.join(directory, name))
-    doors = []
+        wanted.append(os.path.join(directory, name))
+    doors, addresses = [], []
     try:
-        for address in addresses:
+        for address in wanted:
             door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             doors.append(door)
-            door.bind(address)
+            try:
+                door.bind(address)
+            except OSError:
+                # Such as a path that is too long for a socket. The others wait to be told what there is, if anything.
+                continue
+            addresses.append(address)
             # Whoever connects waits in this line, and is answered by being able to.
             door.listen(group.size)
         group.broadcast(addresses, source)
@@ -77,8 +82,8 @@ def same_node(group: Group, source: int) -> list[bool]:
     finally:
         for door in doors:
             door.close()
-        for address in addresses[1:]:
-            if os.path.exists(address):
+        for address in addresses:
+            if not address.startswith("\0") and os.path.exists(address):
                 os.unlink(address)
 
 

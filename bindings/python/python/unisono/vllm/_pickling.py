@@ -42,7 +42,12 @@ def reduce_tensor(tensor: torch.Tensor) -> Any:
     """A tensor as a buffer, its shape and its type; by torch's own means where its memory alone does not say all."""
     import torch
 
-    plain = tensor.device.type == "cpu" and tensor.layout == torch.strided and not tensor.requires_grad
+    # A quantised one's memory says nothing of its scale.
+    plain = (
+        tensor.device.type == "cpu"
+        and tensor.layout == torch.strided
+        and not (tensor.requires_grad or tensor.is_quantized)
+    )
     if plain:
         try:
             memory: Any = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()

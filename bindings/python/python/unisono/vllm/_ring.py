@@ -13,12 +13,13 @@ import os
 import secrets
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any
 
 from .. import _core
 from .._core import SharedMemory
+from .._errors import Error
 
 if TYPE_CHECKING:
     from .shm_broadcast import MessageQueue
@@ -106,15 +107,14 @@ class ShmRingBuffer:
 
 
 def _core_error(name: str, found: int, needed: int) -> Exception:
-    from .._errors import Error
-
     return Error(f"shared memory {name}: {needed} bytes are needed, it has {found}: it is of another ring")
 
 
 def _remove(memory: SharedMemory, creator: int) -> None:
     """A forked child has the object, too, and leaves the name alone."""
     if os.getpid() == creator:
-        memory.unlink()
+        with suppress(Error):  # Somebody has removed it already.
+            memory.unlink()
         resource_tracker.unregister("/" + memory.name, "shared_memory")
 
 
