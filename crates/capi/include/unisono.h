@@ -81,7 +81,7 @@ enum unisono_status
   UNISONO_STATUS_TIMEOUT = 2,
   // A process that is needed died: rank and pid say which. Terminal for a communicator.
   UNISONO_STATUS_PEER_DIED = 3,
-  // A rank that is still needed has left. Terminal for a communicator.
+  // A rank that is still needed has left. Terminal for a communicator, unless it was a send or recv of which nothing had moved.
   UNISONO_STATUS_PEER_LEFT = 4,
   // Ranks made different calls: rank is the other one. Terminal.
   UNISONO_STATUS_MISMATCH = 5,

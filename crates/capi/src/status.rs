@@ -14,7 +14,7 @@ pub enum unisono_status {
     Timeout = 2,
     /// A process that is needed died: rank and pid say which. Terminal for a communicator.
     PeerDied = 3,
-    /// A rank that is still needed has left. Terminal for a communicator.
+    /// A rank that is still needed has left. Terminal for a communicator, unless it was a send or recv of which nothing had moved.
     PeerLeft = 4,
     /// Ranks made different calls: rank is the other one. Terminal.
     Mismatch = 5,

@@ -53,9 +53,14 @@ impl<S: 'static, L> Lender<S, L> {
         Ok(self.lent.insert(lent))
     }
 
-    /// What is lent.
-    pub(super) fn take_back(&mut self) -> Option<L> {
-        self.lent.take()
+    /// End what is lent, which still borrows the side: nobody else comes to it meanwhile. Otherwise the error for nothing lent.
+    pub(super) fn take_back(
+        &mut self,
+        operation: &'static str,
+        nothing: &str,
+        end: impl FnOnce(L),
+    ) -> Result<()> {
+        self.lent.take().map(end).ok_or_else(|| refused(operation, nothing))
     }
 }
 

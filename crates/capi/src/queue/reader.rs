@@ -121,8 +121,8 @@ pub unsafe extern "C" fn unisono_reader_release(reader: *const unisono_reader) -
     const OPERATION: &str = "reader_release";
     guard(OPERATION, || {
         // SAFETY: the header's: a handle that was given out.
-        let message = unsafe { enter(OPERATION, reader) }?.take_back();
-        message.map(drop).ok_or_else(|| refused(OPERATION, "no message is in place"))
+        let mut state = unsafe { enter(OPERATION, reader) }?;
+        state.take_back(OPERATION, "no message is in place", drop)
     })
 }
 
@@ -132,8 +132,8 @@ pub unsafe extern "C" fn unisono_reader_keep(reader: *const unisono_reader) -> u
     const OPERATION: &str = "reader_keep";
     guard(OPERATION, || {
         // SAFETY: the header's: a handle that was given out.
-        let message = unsafe { enter(OPERATION, reader) }?.take_back();
-        message.map(Message::keep).ok_or_else(|| refused(OPERATION, "no message is in place"))
+        let mut state = unsafe { enter(OPERATION, reader) }?;
+        state.take_back(OPERATION, "no message is in place", Message::keep)
     })
 }
 

@@ -280,9 +280,8 @@ pub unsafe extern "C" fn unisono_writer_commit(writer: *const unisono_writer) ->
     const OPERATION: &str = "writer_commit";
     guard(OPERATION, || {
         // SAFETY: the header's: a handle that was given out.
-        let slot = unsafe { enter(OPERATION, writer) }?.take_back();
-        slot.ok_or_else(|| refused(OPERATION, "no message is reserved"))?.commit();
-        Ok(())
+        let mut state = unsafe { enter(OPERATION, writer) }?;
+        state.take_back(OPERATION, "no message is reserved", Slot::commit)
     })
 }
 
@@ -292,8 +291,8 @@ pub unsafe extern "C" fn unisono_writer_discard(writer: *const unisono_writer) -
     const OPERATION: &str = "writer_discard";
     guard(OPERATION, || {
         // SAFETY: the header's: a handle that was given out.
-        let slot = unsafe { enter(OPERATION, writer) }?.take_back();
-        slot.map(drop).ok_or_else(|| refused(OPERATION, "no message is reserved"))
+        let mut state = unsafe { enter(OPERATION, writer) }?;
+        state.take_back(OPERATION, "no message is reserved", drop)
     })
 }
 

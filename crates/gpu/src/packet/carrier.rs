@@ -15,7 +15,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::call::next_number;
-use super::crossing::{DOORBELL, HEADER_BYTES, Inflow, LINK_LOST, PART_WORDS, PEER_LEFT, Shared};
+use super::crossing::{HEADER_BYTES, Inflow, LINK_LOST, PART_WORDS, PEER_LEFT, Shared};
 use super::error::PacketError;
 use super::wire::{Arrived, Wire};
 
@@ -24,8 +24,8 @@ const GOODBYE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Default)]
 struct State {
-    /// Launches that were announced and whose words were not sent yet.
-    pending: u64,
+    /// Launches that were announced, less those whose words were sent: a launch may be quicker than its announcement.
+    pending: i64,
     /// Launches may come that nobody announces.
     is_captured: bool,
     is_ending: bool,
@@ -154,21 +154,19 @@ impl Inner {
                 return;
             }
             number = next_number(number);
-            let mut state = self.look();
-            state.pending = state.pending.saturating_sub(1);
+            self.look().pending -= 1;
         }
     }
 
     /// Waits until the kernel of this call rings; how many words it puts. `None`: there is nothing more to do.
     fn next_put(&self, number: u32) -> Option<u32> {
-        let bell = DOORBELL + number as usize % 2;
         let mut rest = Rest::new();
         loop {
-            if let Some(words) = self.shared.load(bell, number) {
+            if let Some(words) = self.shared.rung(number) {
                 return Some(words);
             }
             let mut state = self.look();
-            while state.pending == 0 && !state.is_captured && !state.is_ending {
+            while state.pending <= 0 && !state.is_captured && !state.is_ending {
                 state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
                 rest = Rest::new();
             }

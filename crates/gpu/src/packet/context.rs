@@ -112,10 +112,22 @@ impl<D: Driver> Prepared<D> {
             driver.write(scratch + begin as u64, &zeros[..zeros.len().min(scratch_bytes - begin)])?;
         }
         let progress = driver.allocate(PROGRESS_BYTES)?;
-        let overdue = driver.allocate_host(OVERDUE_BYTES)?;
-        driver.write(progress, &first_call.max(1).to_le_bytes())?;
+        let overdue = match driver.allocate_host(OVERDUE_BYTES) {
+            Ok(overdue) => overdue,
+            Err(refused) => {
+                drop(driver.free(progress));
+                return Err(refused);
+            }
+        };
         let (slot, put) = (shape.slot_words(scratch_bytes), shape.most_put_words(put_bytes));
-        Ok(Self { driver, config, progress, overdue, slot, put })
+        let prepared = Self { driver, config, progress, overdue, slot, put };
+        match prepared.driver.write(progress, &first_call.max(1).to_le_bytes()) {
+            Ok(()) => Ok(prepared),
+            Err(refused) => {
+                drop(prepared.discard());
+                Err(refused)
+            }
+        }
     }
 
     /// What the other ranks have to know, once the stream has come so far: bytes, for [`Prepared::connect`].
@@ -152,6 +164,7 @@ impl<D: Driver> Prepared<D> {
     pub fn connect(self, offers: &[Vec<u8>]) -> Result<PacketContext<D>, Error> {
         let shape = self.config.shape;
         if shape.nodes() != 1 {
+            drop(self.discard());
             let (world, ranks_per_node) = (shape.world(), shape.ranks_per_node());
             return Err(PacketError::Nodes { world, ranks_per_node }.into());
         }
@@ -169,7 +182,10 @@ impl<D: Driver> Prepared<D> {
     {
         let (shape, config) = (self.config.shape, self.config);
         let (world, ranks_per_node) = (shape.world(), shape.ranks_per_node());
-        let opposite = shape.opposite().ok_or(PacketError::Nodes { world, ranks_per_node })?;
+        let Some(opposite) = shape.opposite() else {
+            drop(self.discard());
+            return Err(PacketError::Nodes { world, ranks_per_node }.into());
+        };
         let mut context = self.connected(offers)?;
         let (put, slot) = (context.call.put as usize, context.call.slot as usize);
         let shared = Shared::new(put, slot);
@@ -318,9 +334,11 @@ impl<D: Driver> PacketContext<D> {
         let call = Call { input, output, elements: elements as u64, longest: longest as u64, ..self.call };
         let kernel = if shape.nodes() == 1 { PacketKernel::Near } else { PacketKernel::Far };
         let kernel = self.driver.kernel(&kernel.code(), &kernel.name(dtype, shape.ranks_per_node()))?;
+        // Asked before: what is on the stream must be announced.
+        let is_captured = self.far.is_some() && self.driver.is_capturing()?;
         self.driver.launch(&kernel, blocks, BLOCK_THREADS, &call.to_bytes())?;
         if let Some(far) = &self.far {
-            if self.driver.is_capturing()? { far.carrier.expect_replays() } else { far.carrier.announce() }
+            if is_captured { far.carrier.expect_replays() } else { far.carrier.announce() }
         }
         Ok(())
     }

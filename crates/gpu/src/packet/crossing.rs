@@ -10,11 +10,13 @@ use super::call::next_number;
 use super::host_words::HostWords;
 
 /// Where things lie in the words that kernel and host share.
-pub(super) const DOORBELL: usize = 0;
+const DOORBELL: usize = 0;
 const STOP: usize = 16;
 const OUTGOING: usize = 32;
 /// Words of a part.
 pub(super) const PART_WORDS: usize = 4096;
+/// A bell so far ahead is none: nobody launches so many calls that put nothing while a thread does not run.
+const MOST_AHEAD: u32 = 1 << 20;
 /// Bytes before a part's data: the call's number, the first word, how many words the call has.
 pub(super) const HEADER_BYTES: usize = 12;
 /// Why nothing will come any more, as the kernels know it.
@@ -50,6 +52,23 @@ impl Shared {
         // Acquire, as the device's stores are at system scope; all that matters is in the word.
         let word = self.words.get(index)?.load(Ordering::Acquire);
         ((word >> 32) as u32 == number).then_some(word as u32)
+    }
+
+    /// How many words the kernel of a call puts, once it has rung.
+    ///
+    /// For a call that puts none nobody waits, so the kernels may have rung for later ones before this thread has looked: the bell
+    /// of the next but one says that this one has put nothing. Of a call that puts words the opposite rank's results are made,
+    /// and the call after it ends with those.
+    pub(super) fn rung(&self, number: u32) -> Option<u32> {
+        // Acquire: as `load`.
+        let word = self.words.get(DOORBELL + number as usize % 2)?.load(Ordering::Acquire);
+        let found = (word >> 32) as u32;
+        if found == number {
+            return Some(word as u32);
+        }
+        // Numbers go around; 0 is none.
+        let is_later = found != 0 && (1..=MOST_AHEAD).contains(&found.wrapping_sub(number));
+        is_later.then_some(0)
     }
 
     pub(super) fn store(&self, index: usize, number: u32, data: u32) {
@@ -179,6 +198,21 @@ mod tests {
         let mut inflow = Inflow::new(1);
         inflow.take(&part(1, 0, 0, &[]), &Shared::new(4, 4)).unwrap();
         assert_eq!(inflow.number, 2);
+    }
+
+    #[test]
+    fn a_bell_that_was_rung_over_is_that_of_a_call_that_puts_nothing() {
+        let shared = Shared::new(4, 4);
+        let ring = |number: u32, words| shared.store(DOORBELL + number as usize % 2, number, words);
+        // Never rung, also where 0 is nearly next.
+        assert_eq!((shared.rung(2), shared.rung(u32::MAX - 1)), (None, None));
+        ring(4, 3);
+        assert_eq!([2, 4, 6].map(|number| shared.rung(number)), [Some(0), Some(3), None]);
+        ring(3, 1);
+        // Around the end: 3 comes two calls after the last number.
+        assert_eq!((shared.rung(u32::MAX), shared.rung(3), shared.rung(5)), (Some(0), Some(1), None));
+        ring(1 << 30, 1);
+        assert_eq!(shared.rung(2), None, "no call of this context");
     }
 
     #[test]

@@ -78,21 +78,22 @@ fn host(id: &UniqueId, world: usize, said: &[u8], deadline: Instant) -> Result<V
 }
 
 fn next_guest(listener: &TcpListener, deadline: Instant) -> std::io::Result<Option<TcpStream>> {
-    loop {
+    // The deadline comes first: whoever knocks without end does not keep the ranks.
+    while Instant::now() < deadline {
         match listener.accept() {
             Ok((stream, _)) => {
                 stream.set_nonblocking(false)?;
                 return Ok(Some(stream));
             }
+            // Somebody knocked and went away.
+            Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
         }
-        if Instant::now() >= deadline {
-            return Ok(None);
-        }
         std::thread::sleep(LOOKS_EVERY);
     }
+    Ok(None)
 }
 
 #[derive(Debug)]
@@ -113,11 +114,12 @@ impl Guest {
         deadline: Instant,
     ) -> std::io::Result<Self> {
         let stranger = || std::io::Error::from(ErrorKind::PermissionDenied);
-        limit(&stream, deadline.min(Instant::now() + ONE_AT_MOST))?;
+        let deadline = deadline.min(Instant::now() + ONE_AT_MOST);
+        limit(&stream, deadline)?;
         let challenge: Challenge = unisono_os::random::bytes()?;
         stream.write_all(&challenge)?;
         let mut header = [0; HEADER_BYTES];
-        stream.read_exact(&mut header)?;
+        read_by(&mut stream, &mut header, deadline)?;
         let field =
             |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
         let [rank, of, bytes] = [field(0), field(4), field(8)].map(|field| field as usize);
@@ -126,8 +128,8 @@ impl Guest {
         }
         let mut said = vec![0; length];
         let mut found = [0; TAG_BYTES];
-        stream.read_exact(&mut said)?;
-        stream.read_exact(&mut found)?;
+        read_by(&mut stream, &mut said, deadline)?;
+        read_by(&mut stream, &mut found, deadline)?;
         if !is_tag(id, &[b"one", &challenge, &header, &said], &found) {
             return Err(stranger());
         }
@@ -160,7 +162,7 @@ fn come(
         limit(&stream, deadline)?;
         let own: Challenge = unisono_os::random::bytes()?;
         let mut challenge = [0; CHALLENGE_BYTES];
-        stream.read_exact(&mut challenge)?;
+        read_by(&mut stream, &mut challenge, deadline)?;
         let mut header: Vec<u8> =
             [rank, world, said.len()].iter().flat_map(|field| (*field as u32).to_le_bytes()).collect();
         header.extend(own);
@@ -168,9 +170,8 @@ fn come(
         stream.write_all(&[&header, said, &tag[..]].concat())?;
         let mut answer = vec![0; world * said.len()];
         let mut found = [0; TAG_BYTES];
-        // Bounded as a whole, though every byte might come just in time: an answer is one or two segments.
-        stream.read_exact(&mut answer)?;
-        stream.read_exact(&mut found)?;
+        read_by(&mut stream, &mut answer, deadline)?;
+        read_by(&mut stream, &mut found, deadline)?;
         Ok((own, answer, found))
     };
     let (own, answer, found) = say().map_err(unheard)?;
@@ -187,6 +188,23 @@ fn limit(stream: &TcpStream, deadline: Instant) -> std::io::Result<()> {
     let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
     stream.set_read_timeout(Some(left))?;
     stream.set_write_timeout(Some(left))
+}
+
+/// As `read_exact`, but over by the deadline also where every byte comes just in time.
+fn read_by(stream: &mut TcpStream, mut into: &mut [u8], deadline: Instant) -> std::io::Result<()> {
+    while !into.is_empty() {
+        if Instant::now() >= deadline {
+            return Err(ErrorKind::TimedOut.into());
+        }
+        limit(stream, deadline)?;
+        match stream.read(into) {
+            Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+            Ok(count) => into = &mut into[count..],
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 fn mac(id: &UniqueId, parts: &[&[u8]]) -> Hmac<Sha256> {
@@ -241,6 +259,28 @@ mod tests {
             assert!(matches!(stranger.join().unwrap(), Err(PacketError::Gathering { .. })));
         });
         drop(silent);
+    }
+
+    #[test]
+    fn who_sends_a_byte_now_and_then_keeps_nobody_past_the_deadline() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let mut slow = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut stream, _) = listener.accept().unwrap();
+        let is_over = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            // For as long as anybody listens.
+            let is_over = &is_over;
+            scope.spawn(move || {
+                while !is_over.load(std::sync::atomic::Ordering::Acquire) && slow.write_all(b"x").is_ok() {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+            });
+            let read = read_by(&mut stream, &mut [0; 1 << 20], Instant::now() + Duration::from_millis(200));
+            is_over.store(true, std::sync::atomic::Ordering::Release);
+            assert!(
+                read.is_err_and(|error| matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock))
+            );
+        });
     }
 
     #[test]

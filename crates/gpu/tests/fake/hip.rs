@@ -1,5 +1,6 @@
 //! `libamdhip64`, of a machine whose devices are gfx942: other code objects are refused.
 
+use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 
 use unisono_gpu::{Code, Driver, Error, artefacts};
@@ -39,6 +40,11 @@ const ALL: [(c_int, &CStr, &CStr); 8] = [
     ),
 ];
 
+thread_local! {
+    /// The code object that this thread had refused: the runtime remembers what failed until it is asked.
+    static LAST: Cell<c_int> = const { Cell::new(0) };
+}
+
 /// Calls are to be made with the second device current: the first is what a thread has unless it says otherwise.
 const OWN: c_int = 1;
 
@@ -76,6 +82,11 @@ unsafe fn put<T>(place: *mut T, found: Result<T, Error>) -> c_int {
 #[unsafe(no_mangle)]
 pub extern "C" fn hipInit(_flags: c_uint) -> c_int {
     state().map_or(NOT_INITIALIZED, |_| 0)
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn hipGetLastError() -> c_int {
+    LAST.take()
 }
 
 #[unsafe(no_mangle)]
@@ -329,7 +340,10 @@ unsafe fn shipped(image: *const u8) -> Option<Code> {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hipModuleLoadData(module: *mut *mut c_void, image: *const c_void) -> c_int {
     // SAFETY: the caller's image.
-    let Some(code) = (unsafe { shipped(image.cast()) }) else { return NO_BINARY_FOR_GPU };
+    let Some(code) = (unsafe { shipped(image.cast()) }) else {
+        LAST.set(NO_BINARY_FOR_GPU);
+        return NO_BINARY_FOR_GPU;
+    };
     now(|state| {
         let number = state.add_module(code);
         // SAFETY: the caller's place.
@@ -377,6 +391,10 @@ pub unsafe extern "C" fn hipModuleLaunchKernel(
 ) -> c_int {
     if [y, z, threads_y, threads_z] != [1; 4] || !kernel_parameters.is_null() {
         return INVALID_VALUE;
+    }
+    // As an engine's next launch would find it.
+    if LAST.get() != 0 {
+        return LAST.get();
     }
     // SAFETY: the caller's.
     let Some(parameters) = (unsafe { parameters(extra, 3) }) else { return INVALID_VALUE };

@@ -42,6 +42,7 @@ functions! {
     /// `libamdhip64`.
     Hip {
         hipInit: fn(c_uint) -> c_int,
+        hipGetLastError: fn() -> c_int,
         hipGetErrorName: fn(c_int) -> *const c_char,
         hipGetErrorString: fn(c_int) -> *const c_char,
         hipGetDeviceCount: fn(*mut c_int) -> c_int,

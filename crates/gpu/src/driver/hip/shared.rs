@@ -106,6 +106,9 @@ pub(super) fn check(hip: &Hip, call: &'static str, code: c_int) -> Result<(), Er
     if code == SUCCESS {
         return Ok(());
     }
+    // What is told here must not be found by the next who asks this thread's runtime how its own calls went: it remembers.
+    // SAFETY: takes nothing.
+    let _ = unsafe { (hip.hipGetLastError)() };
     // SAFETY: any number may be asked about; the texts are the runtime's and stay.
     let (name, description) =
         unsafe { (text((hip.hipGetErrorName)(code)), text((hip.hipGetErrorString)(code))) };
