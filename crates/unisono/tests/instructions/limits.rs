@@ -27,7 +27,19 @@ pub(crate) fn instructions(case: Case, moves: &Counts) -> u64 {
     let moved = moves.shared_written + moves.shared_read + moves.own_written + moves.own_read;
     let vector = if case.world == 2 { prices.vector } else { prices.vector_of_many };
     let peers = (moves.steps * (case.world as u64 - 1)) as f64;
-    ((prices.call + prices.peer * peers + vector * moved as f64 / 32.0) * ALLOWANCE) as u64
+    let asked =
+        if case.kind == Kind::Push { asking(case.world as f64, moves.own_written as f64) } else { 0.0 };
+    ((prices.call + prices.peer * peers + vector * moved as f64 / 32.0 + asked) * ALLOWANCE) as u64
+}
+
+/// What push pays for asking ahead, on machines where that pays: something for each rank's memory at each block of 2 KiB of the own
+/// portion and once before, and something for each line.
+fn asking(world: f64, portion: f64) -> f64 {
+    if !unisono_kernels::asking_ahead_pays() {
+        return 0.0;
+    }
+    let blocks = (portion / 2048.0).ceil() + 1.0;
+    world * (60.0 * blocks + 11.0 * portion / 64.0)
 }
 
 fn prices(kind: Kind) -> Prices {
