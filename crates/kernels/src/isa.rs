@@ -23,6 +23,11 @@ pub enum Isa {
 /// The environment variable that forces an instruction set.
 const VARIABLE: &str = "UNISONO_ISA";
 
+/// Whether the processor is one of AMD's, or of those built after them: what pays there and what elsewhere differs.
+pub fn is_amd() -> bool {
+    crate::arch::is_amd()
+}
+
 impl Isa {
     /// All instruction sets, the most capable first.
     pub const ALL: [Isa; 4] = [Isa::Avx512, Isa::Avx2, Isa::Neon, Isa::Portable];

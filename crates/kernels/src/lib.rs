@@ -53,6 +53,6 @@ mod reducer;
 
 pub use copy::{asking_ahead_pays, copy, copy_rows, copy_streaming, prefetch_for_write};
 pub use dtype::{DType, Element, UnknownDType};
-pub use isa::{Isa, UnknownIsa, UnsupportedIsa};
+pub use isa::{Isa, UnknownIsa, UnsupportedIsa, is_amd};
 pub use op::{ReduceOp, UnknownReduceOp};
 pub use reducer::{Reducer, Strided, UnsupportedReduction};

@@ -53,6 +53,7 @@ impl ForkGuard {
     /// The guard of this process, set up on the first call.
     ///
     /// It never fails: where the kernel cannot wipe a page, process numbers are compared.
+    #[inline]
     pub fn global() -> &'static ForkGuard {
         static GUARD: OnceLock<ForkGuard> = OnceLock::new();
         GUARD.get_or_init(|| {

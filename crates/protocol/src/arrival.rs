@@ -42,7 +42,7 @@ impl ArrivalLine {
     /// Publish `step` of the call with this fingerprint. Returns whether the line was aborted.
     ///
     /// The caller has made sure that all peers have published a step later than `step - FINGERPRINTS`.
-    #[inline]
+    #[inline(always)]
     pub fn publish(&self, step: u64, fingerprint: u64, futex: &impl Futex) -> bool {
         // Relaxed: the swap of the word, a release, orders it before the step becomes visible; and the look that
         // showed the caller its peers' later steps, an acquire, orders their reading of what stood here before it.

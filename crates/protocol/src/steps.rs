@@ -22,6 +22,9 @@ use crate::tag::Tag;
 use crate::waiting::{Ended, Wait, wait_until};
 use crate::word::Futex;
 
+/// As many ranks as a set of peers, one bit each, can name.
+pub const MAX_RANKS: usize = u64::BITS as usize;
+
 /// Why a step cannot be taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Halt {
@@ -44,14 +47,20 @@ pub struct Steps {
     last: u64,
     /// The fingerprint that was published with it.
     fingerprint: u64,
-    /// Per peer: a step that it is known to have published.
-    seen: Vec<u64>,
+    /// Per peer: a step that it is known to have published. In place: looked at several times a call.
+    seen: [u64; MAX_RANKS],
+}
+
+impl Default for Steps {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Steps {
-    /// Before the first step, in a world of `world` ranks.
-    pub fn new(world: usize) -> Self {
-        Steps { last: 0, fingerprint: 0, seen: vec![0; world] }
+    /// Before the first step.
+    pub fn new() -> Self {
+        Steps { last: 0, fingerprint: 0, seen: [0; MAX_RANKS] }
     }
 
     /// The number of the step that is open, or will be.
@@ -65,7 +74,7 @@ impl Steps {
     ///
     /// # Errors
     /// [`Halt`], as [`Steps::wait_until_passed`].
-    #[inline]
+    #[inline(always)]
     pub fn open<'l>(
         &mut self,
         peers: u64,
@@ -80,7 +89,7 @@ impl Steps {
 
     /// Publish the open step of the call with this fingerprint: what was written is visible to whoever waits for it.
     /// An abort is noticed by the next wait, after what has been published was used.
-    #[inline]
+    #[inline(always)]
     pub fn publish(&mut self, own: &ArrivalLine, fingerprint: u64, futex: &impl Futex) {
         // Pairs with the looks of `wait_until` in every peer's `wait_for` and `wait_until_passed`.
         own.publish(self.next(), fingerprint, futex);
@@ -123,7 +132,7 @@ impl Steps {
     }
 
     /// Say, before the open step is published, that a message of it stands behind this tag.
-    #[inline]
+    #[inline(always)]
     pub fn announce(&self, tag: &Tag, fingerprint: u64) {
         // Pairs with the looks of `look_for` in the peer that shares the tag.
         tag.announce(self.next(), fingerprint);
@@ -134,7 +143,7 @@ impl Steps {
     /// arrival line, but only the latter can be slept on and speaks of aborts and of other calls.
     ///
     /// Whose tag has come has opened this step, hence has read all it had to read in earlier ones.
-    #[inline]
+    #[inline(always)]
     pub fn look_for<'t>(
         &mut self,
         peers: u64,
@@ -174,8 +183,14 @@ impl Steps {
         if step == 0 {
             return Ok(());
         }
-        let late = bits(peers).filter(|peer| self.seen[*peer] <= step).fold(0, |late, peer| late | 1 << peer);
+        let late = bits(peers).filter(|peer| !self.is_passed_by(*peer, step)).fold(0, |late, peer| late | 1 << peer);
         if late == 0 { Ok(()) } else { self.wait_for_late(late, step + 1, &line_of, wait) }
+    }
+
+    /// Whether `peer` is known to have published a step after `step`. If not, [`Steps::wait_until_passed`] looks.
+    #[inline(always)]
+    pub fn is_passed_by(&self, peer: usize, step: u64) -> bool {
+        step == 0 || self.seen[peer] > step
     }
 
     /// The slow path of [`Steps::wait_until_passed`], where calls are compared, too.

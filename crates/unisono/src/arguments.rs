@@ -7,6 +7,7 @@ use crate::error::{BoxedResult, Error};
 use crate::memory::{Source, Target};
 
 /// `count` elements of `element` bytes for each of `ranks` ranks, as bytes.
+#[inline]
 pub(crate) fn total_bytes(
     operation: &'static str,
     count: usize,
@@ -42,7 +43,21 @@ pub(crate) fn rank(operation: &'static str, role: &str, rank: usize, world: usiz
 
 /// Input and output must be the same memory or not overlap; `same_at` is where the input may lie in the output
 /// (or the output in the input), in bytes; `None` if there is no form in place.
+#[inline(always)]
 pub(crate) fn overlap(
+    operation: &'static str,
+    input: Source<'_>,
+    output: Target<'_>,
+    same_at: Option<isize>,
+) -> BoxedResult<()> {
+    // The common case, in two instructions.
+    if same_at == Some(0) && std::ptr::eq(input.start(), output.as_source().start()) {
+        return Ok(());
+    }
+    overlap_elsewhere(operation, input, output, same_at)
+}
+
+fn overlap_elsewhere(
     operation: &'static str,
     input: Source<'_>,
     output: Target<'_>,

@@ -23,6 +23,7 @@
 
 mod arguments;
 mod background;
+mod cadence;
 mod call;
 mod collectives;
 mod communicator;

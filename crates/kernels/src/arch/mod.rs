@@ -72,6 +72,14 @@ pub(crate) fn prefetch_line_for_write(pointer: *const u8) {
     let _ = pointer;
 }
 
+/// See [`crate::is_amd`].
+pub(crate) fn is_amd() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return x86_64::is_amd();
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
 /// See [`crate::asking_ahead_pays`].
 #[inline]
 pub(crate) fn asking_ahead_pays() -> bool {

@@ -22,7 +22,7 @@ pub(crate) fn writers_look_back(steps: u64, differ_from: u64) {
 fn write(rank: usize, writers: &Writers) -> Result<(), Ended> {
     let peers = 1 << (1 - rank);
     let line_of = |peer: usize| &writers.lines[peer];
-    let mut steps = Steps::new(2);
+    let mut steps = Steps::new();
     for step in 1..=writers.steps {
         let opened = steps.open(peers, line_of, &mut Spinning).and_then(|()| steps.look_back(peers, line_of));
         match opened {

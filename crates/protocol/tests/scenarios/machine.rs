@@ -34,7 +34,7 @@ pub(crate) struct Rank<'l, W> {
 
 impl<'l, W: Wait> Rank<'l, W> {
     pub(crate) fn new(rank: usize, lines: &'l [ArrivalLine], wait: W, space: Space) -> Self {
-        Rank { rank, lines, wait, space, steps: Steps::new(lines.len()) }
+        Rank { rank, lines, wait, space, steps: Steps::new() }
     }
 
     /// All ranks but this one, one bit each.

@@ -131,6 +131,7 @@ impl Run<'_> {
         }
     }
 
+    #[inline(always)]
     /// One step: everybody hands its whole input to whoever wants the result, who reduces on its own.
     fn swap_reduce(&mut self, what: Reduced<'_>) -> BoxedResult<()> {
         let swap = self.open_swap(what.bytes())?;

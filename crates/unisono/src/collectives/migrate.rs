@@ -154,8 +154,12 @@ impl Run<'_> {
 
     /// The other ranks, beginning with the next: so that not everybody turns to rank 0 first.
     pub(crate) fn others(&self) -> impl Iterator<Item = usize> + use<> {
-        let (rank, world) = (self.members.rank, self.members.world);
-        (1..world).map(move |distance| (rank + distance) % world)
+        let world = self.members.world;
+        let mut last = self.members.rank;
+        (1..world).map(move |_| {
+            last = if last + 1 == world { 0 } else { last + 1 };
+            last
+        })
     }
 }
 

@@ -39,9 +39,7 @@ impl<'g> Run<'g> {
     // Always: handed over in memory it would be copied in wider pieces than it was written in, which costs 5 ns.
     #[inline(always)]
     pub(crate) fn begin(group: &'g Group, call: Call, timeout: Option<Duration>) -> BoxedResult<Self> {
-        group.enter_in_turn(call.operation.name(), timeout)?;
-        let mut steps = group.lock_steps(call.operation.name(), timeout)?;
-        group.check_usable()?;
+        let mut steps = group.take_steps(call.operation.name(), timeout)?;
         let number = steps.calls + 1;
         let members = &*group.members;
         if members.is_stopped() {
@@ -52,7 +50,7 @@ impl<'g> Run<'g> {
         let fields = call.pack();
         steps.history = chained(steps.history, fields);
         members.own().header().latest.begin(number, fields);
-        let waiter = Waiter::new(members, group.crowded, timeout);
+        let waiter = Waiter::new(members, group.crowded, timeout).with_cadence(&steps.cadence);
         Ok(Run { group, members, steps, waiter, call, number })
     }
 
@@ -63,7 +61,7 @@ impl<'g> Run<'g> {
     }
 
     /// Begin the next step: from here on staging may be written.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn open_step(&mut self) -> BoxedResult<()> {
         fault::reach("before_arrive");
         let members = self.members;
@@ -82,7 +80,7 @@ impl<'g> Run<'g> {
     }
 
     /// Publish the open step: what was written is now visible to who waits for it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn publish(&mut self) {
         fault::reach("after_copy_in");
         let arrival = self.members.own().arrival();
@@ -114,9 +112,15 @@ impl<'g> Run<'g> {
         waited.map_err(|halt| self.halt(halt))
     }
 
+    /// [`Run::wait_until_passed`] for one peer.
+    #[inline(always)]
+    pub(crate) fn wait_until_passed_by(&mut self, peer: usize, step: u64) -> BoxedResult<()> {
+        if self.steps.taken.is_passed_by(peer, step) { Ok(()) } else { self.wait_until_passed(1 << peer, step) }
+    }
+
     /// Let the threads of this rank do `work`, which moves about `bytes` bytes, each for its shares; all of it is done when
     /// this returns.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn in_shares(&self, bytes: usize, work: impl Fn(Share) + Sync) {
         match &self.steps.sharing {
             Sharing { threads: Some(threads), worth } if bytes >= *worth => {
@@ -135,12 +139,13 @@ impl<'g> Run<'g> {
     }
 
     /// The call came to its end.
-    #[inline]
-    pub(crate) fn finish(self) {
+    #[inline(always)]
+    pub(crate) fn finish(mut self) {
         let header = self.members.own().header();
         header.latest.finish(self.number);
         if self.waiter.has_waited_long() {
             header.note_step();
+            self.steps.cadence.note(self.waiter.longest_wait());
         }
     }
 

@@ -18,20 +18,15 @@
 //!
 //! Source: ownership migration of cache lines, measured in docs/performance.md.
 
-use unisono_protocol::Tag;
-
 use super::run::Run;
 use crate::counts;
 use crate::error::BoxedResult;
 use crate::fault;
 use crate::group::layout::BESIDE_TAG;
 use crate::group::members::Members;
-use crate::group::shared_memory::SharedMemory;
+use crate::group::shared_memory::SwapRegion;
 use crate::memory::{Source, Target};
 
-/// Pauses before the first look for a tag. A look that comes too early takes the line away from the writer that is about
-/// to write it, and the message then takes two transfers more: measured 0.29 against 0.24 µs at 64 bytes.
-const PAUSES_BEFORE_TAGS: u32 = 2;
 /// How often a waiter looks for the tags of packets before it turns to the arrival lines; about 1 to 2 µs.
 const LOOKS_FOR_TAGS: u32 = 64;
 
@@ -48,7 +43,7 @@ pub(crate) struct Swap {
 impl<'g> Run<'g> {
     /// Open a step that uses the swap regions for messages of up to `bytes` bytes. Every rank does so in the same step,
     /// with the same number.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn open_swap(&mut self, bytes: usize) -> BoxedResult<Swap> {
         self.open_step()?;
         let flipped = self.steps.swap_uses % 2 == 1;
@@ -58,12 +53,16 @@ impl<'g> Run<'g> {
     }
 
     /// Write `message` for `peer`, once the peer has read what was there.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn put(&mut self, swap: Swap, peer: usize, message: Source<'_>) -> BoxedResult<()> {
-        let outbox = self.outbox(swap, peer)?;
-        self.in_shares(message.len(), |share| share.copy(outbox, message));
+        let in_own_memory = !swap.flipped;
+        let step = self.step();
+        let written = std::mem::replace(&mut self.steps.swap_written[peer][usize::from(in_own_memory)], step);
+        self.wait_until_passed_by(peer, written)?;
+        let outbox = region(self.members, peer, in_own_memory);
+        self.in_shares(message.len(), |share| share.copy(swap.message_in(outbox), message));
         if swap.tagged {
-            self.steps.taken.announce(tag_of(self.members, peer, !swap.flipped), self.steps.history);
+            self.steps.taken.announce(outbox.tag(), self.steps.history);
             counts::tag_announced();
             fault::reach("after_tag");
         }
@@ -71,12 +70,12 @@ impl<'g> Run<'g> {
     }
 
     /// After [`Run::publish`]: wait for the messages of `peers`.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn wait_for_messages(&mut self, swap: Swap, peers: u64) -> BoxedResult<()> {
         let members = self.members;
-        let missing = if swap.tagged && !self.group.crowded {
-            (0..PAUSES_BEFORE_TAGS).for_each(|_| std::hint::spin_loop());
-            let tag_of = |peer: usize| tag_of(members, peer, swap.flipped);
+        let missing = if swap.tagged && !self.group.crowded && peers != 0 {
+            (0..self.group.pauses_before_tags).for_each(|_| std::hint::spin_loop());
+            let tag_of = |peer: usize| region(members, peer, swap.flipped).tag();
             self.steps.taken.look_for(peers, tag_of, LOOKS_FOR_TAGS, std::hint::spin_loop)
         } else {
             peers
@@ -84,37 +83,32 @@ impl<'g> Run<'g> {
         if missing == 0 { Ok(()) } else { self.wait_for(missing) }
     }
 
-    #[inline]
-    fn outbox(&mut self, swap: Swap, peer: usize) -> BoxedResult<Target<'g>> {
-        let in_own_memory = !swap.flipped;
-        let step = self.step();
-        let written = std::mem::replace(&mut self.steps.swap_written[peer][usize::from(in_own_memory)], step);
-        self.wait_until_passed(1 << peer, written)?;
-        Ok(self.swap_region(swap, peer, in_own_memory))
-    }
-
     /// Where `peer` has written for this rank, after [`Run::wait_for_messages`].
-    #[inline]
+    #[inline(always)]
     pub(crate) fn inbox(&self, swap: Swap, peer: usize) -> Source<'g> {
-        self.swap_region(swap, peer, swap.flipped).as_source()
-    }
-
-    #[inline]
-    fn swap_region(&self, swap: Swap, peer: usize, in_own_memory: bool) -> Target<'g> {
-        let (memory, other) = holder(self.members, peer, in_own_memory);
-        if swap.beside_tag { memory.swap_beside_tag(other) } else { memory.swap(other) }
+        swap.message_in(region(self.members, peer, swap.flipped)).as_source()
     }
 }
 
-/// The tag of one of the two regions that this rank shares with `peer`.
-#[inline]
-fn tag_of(members: &Members, peer: usize, in_own_memory: bool) -> &Tag {
-    let (memory, other) = holder(members, peer, in_own_memory);
-    memory.swap_tag(other)
+impl Swap {
+    /// Where a message of this use stands in a region.
+    #[inline(always)]
+    fn message_in(self, region: SwapRegion<'_>) -> Target<'_> {
+        if self.beside_tag { region.beside_tag() } else { region.data() }
+    }
 }
 
-/// The memory that one of the two regions shared with `peer` lies in, and with whom its owner shares it.
-#[inline]
-fn holder(members: &Members, peer: usize, in_own_memory: bool) -> (&SharedMemory, usize) {
-    if in_own_memory { (members.own(), peer) } else { (members.memory(peer), members.rank) }
+/// Pauses before the first look for a tag. A look that comes too early takes the line away from the writer that is about to
+/// write it, and the message then takes two transfers more; one that comes late waits for nothing. Measured at 64 bytes: on
+/// AMD's processors, whose pause takes 18 ns, 1 is best whether cores are near (none 0.120, one 0.116, two 0.137 µs) or far
+/// (0.29, 0.22, 0.25 µs); on Intel's 2 are better than none (0.24 instead of 0.29 µs).
+pub(crate) fn pauses_before_tags() -> u32 {
+    if unisono_kernels::is_amd() { 1 } else { 2 }
+}
+
+/// One of the two regions that this rank shares with `peer`.
+#[inline(always)]
+fn region(members: &Members, peer: usize, in_own_memory: bool) -> SwapRegion<'_> {
+    let (memory, other) = if in_own_memory { (members.own(), peer) } else { (members.memory(peer), members.rank) };
+    memory.swap(other)
 }

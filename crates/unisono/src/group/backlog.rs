@@ -26,6 +26,8 @@ use crate::interrupt;
 pub(crate) const CLOSED: u32 = 1;
 /// Asynchronous operations are waiting or under way.
 pub(crate) const AHEAD: u32 = 2;
+/// There was a terminal error; the group remembers it.
+pub(crate) const ENDED: u32 = 4;
 
 /// How often who waits for its turn looks whether another rank has stopped the group meanwhile.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -36,7 +38,7 @@ pub(crate) type Job = Box<dyn FnOnce() + Send>;
 /// The operations that were started and are not over.
 #[derive(Default)]
 pub(crate) struct Backlog {
-    /// [`CLOSED`] and [`AHEAD`].
+    /// [`CLOSED`], [`AHEAD`] and [`ENDED`].
     pub(crate) state: AtomicU32,
     jobs: Mutex<Jobs>,
     /// A job was added, or no more will be.

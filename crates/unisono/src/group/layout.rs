@@ -165,23 +165,11 @@ impl Layout {
         if self.swap_bytes == 0 { 0 } else { self.swap_bytes + 2 * LINE }
     }
 
-    /// The line of the tag of the swap region in the owner's memory that it shares with `peer`: room for [`BESIDE_TAG`] bytes,
-    /// then the tag.
-    #[inline]
-    pub(crate) fn swap_beside_tag(&self, owner: usize, peer: usize) -> usize {
-        self.swap + self.slot(owner, peer) * self.swap_stride()
-    }
-
-    /// The tag of that region.
-    #[inline]
-    pub(crate) fn swap_tag(&self, owner: usize, peer: usize) -> usize {
-        self.swap_beside_tag(owner, peer) + BESIDE_TAG
-    }
-
-    /// The data of that region, in the lines that follow.
+    /// The swap region in the owner's memory that it shares with `peer`: a line with room for [`BESIDE_TAG`] bytes and the tag,
+    /// then the data.
     #[inline]
     pub(crate) fn swap(&self, owner: usize, peer: usize) -> usize {
-        self.swap_beside_tag(owner, peer) + LINE
+        self.swap + self.slot(owner, peer) * self.swap_stride()
     }
 
     /// The slot in which `sender` hands its slice to the owner as reducer.
@@ -214,9 +202,7 @@ mod tests {
             for owner in 0..world {
                 let mut regions = vec![(0, size_of::<Header>()), (DEATH_WORDS, PAGE)];
                 for peer in (0..world).filter(|peer| *peer != owner) {
-                    regions.push((layout.swap_beside_tag(owner, peer), BESIDE_TAG));
-                    regions.push((layout.swap_tag(owner, peer), size_of::<Tag>()));
-                    regions.push((layout.swap(owner, peer), layout.swap_bytes));
+                    regions.push((layout.swap(owner, peer), LINE + layout.swap_bytes));
                     regions.push((layout.migrate(owner, peer), layout.migrate_bytes));
                     regions.push((layout.window(owner, peer), layout.window_bytes));
                     regions.push((layout.head(peer), 128));

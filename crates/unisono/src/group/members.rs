@@ -33,7 +33,10 @@ impl Futex for Waker {
 pub(crate) struct Members {
     pub(crate) rank: usize,
     pub(crate) world: usize,
+    /// All ranks but this one, one bit each.
+    peers: u64,
     pids: Vec<u32>,
+    own: SharedMemory,
     memories: Vec<SharedMemory>,
     /// One bit per rank whose process is known to be dead.
     dead: AtomicU64,
@@ -62,7 +65,9 @@ impl Members {
         Members {
             rank,
             world: memories.len(),
+            peers: (u64::MAX >> (64 - memories.len())) & !(1 << rank),
             pids,
+            own: memories[rank].clone(),
             memories,
             dead: AtomicU64::new(0),
             stopping: Mutex::default(),
@@ -78,13 +83,13 @@ impl Members {
     /// The own memory.
     #[inline]
     pub(crate) fn own(&self) -> &SharedMemory {
-        &self.memories[self.rank]
+        &self.own
     }
 
     /// All ranks but this one, one bit each.
     #[inline]
     pub(crate) fn peers(&self) -> u64 {
-        (u64::MAX >> (64 - self.world)) & !(1 << self.rank)
+        self.peers
     }
 
     pub(crate) fn pid(&self, rank: usize) -> u32 {

@@ -29,14 +29,16 @@ use parking_lot::{Mutex, MutexGuard};
 use unisono_os::fork_guard::ForkMark;
 use unisono_protocol::Ended;
 
+use crate::cadence::Cadence;
 use crate::call::Call;
 use crate::collectives::point_to_point::Side;
+use crate::collectives::swap::pauses_before_tags;
 use crate::error::{BoxedResult, Error, PeerStatus};
 use crate::interrupt;
-use crate::parameters::Parameters;
+use crate::parameters::{MAX_WORLD_SIZE, Parameters};
 use crate::team::Sharing;
 use backend::Backend;
-use backlog::{Backlog, CLOSED};
+use backlog::{Backlog, CLOSED, ENDED};
 use cause::Cause;
 use layout::Layout;
 use loopback::Loopback;
@@ -54,35 +56,41 @@ pub(crate) struct Steps {
     /// How often the swap regions were used.
     pub(crate) swap_uses: u64,
     /// Per peer and region (0: in the peer's memory, 1: in the own): when this rank last wrote it.
-    pub(crate) swap_written: Vec<[u64; 2]>,
+    pub(crate) swap_written: [[u64; 2]; MAX_WORLD_SIZE],
     /// Per reducer and half of the slot there: when this rank last wrote it.
-    pub(crate) migrate_written: Vec<[u64; 2]>,
+    pub(crate) migrate_written: [[u64; 2]; MAX_WORLD_SIZE],
     /// How many broadcast pieces there were.
     pub(crate) broadcast_uses: u64,
     /// Per buffer: when this rank, as root, last wrote it.
     pub(crate) broadcast_written: [u64; 2],
+    /// How long this rank has waited for others lately.
+    pub(crate) cadence: Cadence,
     /// The threads that share the work of a step.
     pub(crate) sharing: Sharing,
 }
 
 impl Steps {
-    fn new(world: usize) -> Self {
+    fn new() -> Self {
         Steps {
-            taken: unisono_protocol::Steps::new(world),
+            taken: unisono_protocol::Steps::new(),
             calls: 0,
             history: 0,
             swap_uses: 0,
-            swap_written: vec![[0; 2]; world],
-            migrate_written: vec![[0; 2]; world],
+            swap_written: [[0; 2]; MAX_WORLD_SIZE],
+            migrate_written: [[0; 2]; MAX_WORLD_SIZE],
             broadcast_uses: 0,
             broadcast_written: [0; 2],
+            cadence: Cadence::new(waiter::LOOKS),
             sharing: Sharing::default(),
         }
     }
 }
 
 /// What one rank holds of a group.
+///
+/// Its lines are its own: ranks that are threads of one process have their groups side by side on the heap.
 #[derive(Debug)]
+#[repr(align(128))]
 pub(crate) struct Group {
     pub(crate) name: String,
     pub(crate) parameters: Parameters,
@@ -90,6 +98,8 @@ pub(crate) struct Group {
     pub(crate) members: Arc<Members>,
     /// Whether ranks outnumber the cores they may use.
     pub(crate) crowded: bool,
+    /// Pauses before the first look for a tag; see [`pauses_before_tags`].
+    pub(crate) pauses_before_tags: u32,
     pub(crate) outgoing: Vec<Mutex<Side>>,
     pub(crate) incoming: Vec<Mutex<Side>>,
     pub(crate) loopback: Loopback,
@@ -126,11 +136,12 @@ impl Group {
             parameters,
             layout,
             crowded,
+            pauses_before_tags: pauses_before_tags(),
             outgoing: sides(),
             incoming: sides(),
             loopback: Loopback::default(),
             backend,
-            steps: Mutex::new(Steps::new(world)),
+            steps: Mutex::new(Steps::new()),
             sharing: Mutex::default(),
             transfers: Mutex::new(0),
             ended: OnceLock::new(),
@@ -147,63 +158,63 @@ impl Group {
     #[inline]
     pub(crate) fn enter(&self, operation: &'static str) -> BoxedResult<()> {
         self.check_process(operation)?;
-        if self.backlog.state.load(Ordering::Acquire) & CLOSED != 0 {
-            return Err(Box::new(Error::Closed { operation }));
-        }
-        self.check_usable()
+        let state = self.backlog.state.load(Ordering::Acquire);
+        if state & (CLOSED | ENDED) == 0 { Ok(()) } else { Err(self.refuse(state, operation)) }
     }
 
     /// The same for a collective, which comes after the asynchronous ones that were started before it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn enter_in_turn(
         &self,
         operation: &'static str,
         timeout: Option<Duration>,
     ) -> BoxedResult<()> {
         self.check_process(operation)?;
-        // Acquire: pairs with the release in `Backlog::add`.
+        // Acquire: pairs with the releases in `Backlog::add`, `leave` and `end_with`.
         let state = self.backlog.state.load(Ordering::Acquire);
-        if state != 0 {
-            self.heed(state, operation, timeout)?;
-        }
-        self.check_usable()
+        if state == 0 { Ok(()) } else { self.heed(state, operation, timeout) }
+    }
+
+    /// Enter in turn and take the lock that puts the collectives of several threads in order.
+    #[inline(always)]
+    pub(crate) fn take_steps(
+        &self,
+        operation: &'static str,
+        timeout: Option<Duration>,
+    ) -> BoxedResult<MutexGuard<'_, Steps>> {
+        self.enter_in_turn(operation, timeout)?;
+        let steps = lock(&self.steps, operation, timeout)?;
+        // Another thread's call may have ended the group while it held the lock.
+        let state = self.backlog.state.load(Ordering::Acquire);
+        if state & ENDED == 0 { Ok(steps) } else { Err(self.refuse(state, operation)) }
     }
 
     #[cold]
     fn heed(&self, state: u32, operation: &'static str, timeout: Option<Duration>) -> BoxedResult<()> {
-        if state & CLOSED != 0 {
-            return Err(Box::new(Error::Closed { operation }));
+        if state & (CLOSED | ENDED) != 0 {
+            return Err(self.refuse(state, operation));
         }
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let is_stopped = || self.members.is_stopped();
         self.backlog.wait_for_turn(deadline, is_stopped, || check_patience(operation, timeout, deadline))
     }
 
+    /// Why no call can be made in this state.
+    #[cold]
+    fn refuse(&self, state: u32, operation: &'static str) -> Box<Error> {
+        match self.ended.get() {
+            Some(error) if state & CLOSED == 0 => Box::new(error.clone()),
+            _ => Box::new(Error::Closed { operation }),
+        }
+    }
+
     /// See that this process is not a forked child of the one that made the communicator.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn check_process(&self, operation: &'static str) -> BoxedResult<()> {
         if self.born.crossed_fork() {
             return Err(Box::new(Error::Forked { operation, parent: self.parent }));
         }
         Ok(())
-    }
-
-    /// The terminal error, if there was one.
-    #[inline]
-    pub(crate) fn check_usable(&self) -> BoxedResult<()> {
-        match self.ended.get() {
-            None => Ok(()),
-            Some(error) => Err(Box::new(error.clone())),
-        }
-    }
-
-    /// The lock that puts the collectives of several threads in order.
-    pub(crate) fn lock_steps(
-        &self,
-        operation: &'static str,
-        timeout: Option<Duration>,
-    ) -> BoxedResult<MutexGuard<'_, Steps>> {
-        lock(&self.steps, operation, timeout)
     }
 
     /// The threads that share the work of this rank's steps; a forked child has none.
@@ -222,7 +233,7 @@ impl Group {
     ) -> BoxedResult<()> {
         let operation = "changing the threads";
         self.check_process(operation)?;
-        let mut steps = self.lock_steps(operation, timeout)?;
+        let mut steps = lock(&self.steps, operation, timeout)?;
         let mut sharing = self.sharing.lock();
         let before = sharing.clone();
         change(&mut sharing);
@@ -330,7 +341,9 @@ impl Group {
     /// Remember a terminal error; the first one stays.
     #[cold]
     pub(crate) fn end_with(&self, error: Error) -> Box<Error> {
-        Box::new(self.ended.get_or_init(|| error).clone())
+        let error = Box::new(self.ended.get_or_init(|| error).clone());
+        self.backlog.state.fetch_or(ENDED, Ordering::AcqRel);
+        error
     }
 
     /// What each rank is and last did. The memory that says what it did is not mapped in a forked child.
@@ -368,6 +381,7 @@ impl Drop for Group {
     }
 }
 
+#[inline(always)]
 fn lock<'m, T>(
     mutex: &'m Mutex<T>,
     operation: &'static str,

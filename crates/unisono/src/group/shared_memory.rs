@@ -6,22 +6,57 @@
 
 #![allow(unsafe_code)]
 
+use std::ptr::NonNull;
 use std::sync::Arc;
 
 use unisono_os::mapping::Mapping;
 use unisono_protocol::{ArrivalLine, Cursor, Tag};
 
 use super::header::Header;
-use super::layout::{BESIDE_TAG, DEATH_WORDS, Layout};
+use super::layout::{BESIDE_TAG, DEATH_WORDS, LINE, Layout, PAGE};
 use crate::error::{Error, Result};
 use crate::memory::Target;
 
 /// The memory of one rank, mapped here.
 #[derive(Clone, Debug)]
 pub(crate) struct SharedMemory {
-    mapping: Arc<Mapping>,
+    /// Where the mapping begins: a pointer less to follow.
+    base: NonNull<u8>,
     layout: Arc<Layout>,
     owner: usize,
+    /// What `base` points into, kept alive.
+    _mapping: Arc<Mapping>,
+}
+
+// SAFETY: `base` points into the mapping, which may be shared by threads and lives as long as this.
+unsafe impl Send for SharedMemory {}
+// SAFETY: as above.
+unsafe impl Sync for SharedMemory {}
+
+/// One of the two swap regions of a pair of ranks: the line of its tag, with room beside it, then its data.
+#[derive(Clone, Copy)]
+pub(crate) struct SwapRegion<'m> {
+    whole: Target<'m>,
+    tag: &'m Tag,
+}
+
+impl<'m> SwapRegion<'m> {
+    #[inline(always)]
+    pub(crate) fn tag(self) -> &'m Tag {
+        self.tag
+    }
+
+    /// The room beside the tag.
+    #[inline(always)]
+    pub(crate) fn beside_tag(self) -> Target<'m> {
+        self.whole.part(0, BESIDE_TAG)
+    }
+
+    /// The lines after that of the tag.
+    #[inline(always)]
+    pub(crate) fn data(self) -> Target<'m> {
+        self.whole.part(LINE, usize::MAX)
+    }
 }
 
 impl SharedMemory {
@@ -30,19 +65,20 @@ impl SharedMemory {
     /// # Errors
     /// If the mapping is smaller than the layout or not aligned to a page.
     pub(crate) fn new(mapping: Arc<Mapping>, layout: Arc<Layout>, owner: usize) -> Result<Self> {
-        if mapping.len() < layout.total() || !mapping.as_ptr().addr().is_multiple_of(super::layout::PAGE) {
+        let base = NonNull::new(mapping.as_ptr()).filter(|base| base.addr().get().is_multiple_of(PAGE));
+        let Some(base) = base.filter(|_| mapping.len() >= layout.total()) else {
             return Err(Error::Segment {
                 name: format!("of rank {owner}"),
                 problem: format!("expected {} bytes, found {}", layout.total(), mapping.len()),
             });
-        }
-        Ok(SharedMemory { mapping, layout, owner })
+        };
+        Ok(SharedMemory { base, layout, owner, _mapping: mapping })
     }
 
     /// Where the memory begins, and its length: to tell its addresses from others.
     #[cfg(feature = "counts")]
     pub(crate) fn extent(&self) -> (usize, usize) {
-        (self.mapping.as_ptr().addr(), self.layout.total())
+        (self.base.addr().get(), self.layout.total())
     }
 
     /// A word structure at an offset of the layout.
@@ -55,7 +91,7 @@ impl SharedMemory {
         // bit pattern is valid and which may be written by other processes while a reference exists. The
         // offset comes from the layout, so it is aligned for T and T lies inside `layout.total()` bytes, which
         // the mapping holds (checked in `new`); the mapping lives as long as `self`, hence as the reference.
-        unsafe { &*self.mapping.as_ptr().add(offset).cast::<T>() }
+        unsafe { self.base.add(offset).cast::<T>().as_ref() }
     }
 
     /// A data region: `bytes` from `offset`.
@@ -64,7 +100,7 @@ impl SharedMemory {
         debug_assert!(offset + bytes <= self.layout.total());
         // SAFETY: offset and length come from the layout, so the region lies inside the mapping (checked in
         // `new`), which lives as long as `self`, hence as the target.
-        unsafe { Target::from_raw(self.mapping.as_ptr().add(offset), bytes) }
+        unsafe { Target::from_raw(self.base.add(offset).as_ptr(), bytes) }
     }
 
     #[inline]
@@ -102,21 +138,11 @@ impl SharedMemory {
     }
 
     /// The swap region shared with `peer` that lies here.
-    #[inline]
-    pub(crate) fn swap(&self, peer: usize) -> Target<'_> {
-        self.data(self.layout.swap(self.owner, peer), self.layout.swap_bytes)
-    }
-
-    /// The room beside the tag of that region.
-    #[inline]
-    pub(crate) fn swap_beside_tag(&self, peer: usize) -> Target<'_> {
-        self.data(self.layout.swap_beside_tag(self.owner, peer), BESIDE_TAG)
-    }
-
-    /// The tag of that region.
-    #[inline]
-    pub(crate) fn swap_tag(&self, peer: usize) -> &Tag {
-        self.words(self.layout.swap_tag(self.owner, peer))
+    #[inline(always)]
+    pub(crate) fn swap(&self, peer: usize) -> SwapRegion<'_> {
+        let offset = self.layout.swap(self.owner, peer);
+        let whole = self.data(offset, LINE + self.layout.swap_bytes);
+        SwapRegion { whole, tag: self.words(offset + BESIDE_TAG) }
     }
 
     /// The slot in which `sender` hands its slice to the owner.

@@ -1,8 +1,8 @@
 //! How a rank passes its time while it waits: it looks a while, yields, then sleeps until it is woken.
 //!
 //! Nobody reads the clock while peers are on time: the deadline of an operation starts with the first wait that
-//! takes longer than a few dozen looks, or that yields a few times: others may take the core for long. A waiter never
-//! sleeps past the deadline.
+//! takes longer than a few dozen looks, or that yields a few times: others may take the core for long. How long a waiter looks
+//! before it sleeps follows from how long waits have taken lately ([`crate::cadence`]). It never sleeps past the deadline.
 
 use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
@@ -11,6 +11,7 @@ use unisono_os::{cpu, futex, thread};
 use unisono_protocol::{Futex, Turn, Wait};
 
 use super::members::{Members, Situation};
+use crate::cadence::{Bounds, Cadence};
 use crate::call::Call;
 use crate::interrupt;
 
@@ -22,14 +23,20 @@ const CROWDED_LOOKS: u32 = 50;
 const YIELDS_PER_LOOK_AT_THE_CLOCK: u32 = 4;
 /// From here on a waiter offers its core to others between looks.
 const YIELD_AFTER: Duration = Duration::from_micros(20);
-/// From here on a waiter sleeps.
-const SLEEP_AFTER: Duration = Duration::from_micros(50);
+/// How long a waiter looks before it sleeps. Ranks of an inference engine wait some 0.1 to 0.3 ms for one another at each
+/// layer: to sleep then would cost a fifth of the time, and the one who comes last the waking of the others.
+pub(crate) const LOOKS: Bounds =
+    Bounds { shortest: Duration::from_micros(50), longest: Duration::from_millis(1) };
 
 /// One operation's waiting: its deadline and the state of the wait at hand.
 pub(crate) struct Waiter<'g> {
     members: &'g Members,
     crowded: bool,
     timeout: Option<Duration>,
+    /// From here on a wait sleeps.
+    sleep_after: Duration,
+    /// The longest wait of this operation, if any was long.
+    longest: Duration,
     /// When this operation first waited for long.
     waiting_since: Option<Instant>,
     /// When the wait at hand turned out to be long.
@@ -46,12 +53,27 @@ impl<'g> Waiter<'g> {
             members,
             crowded,
             timeout,
+            sleep_after: LOOKS.shortest,
+            longest: Duration::ZERO,
             waiting_since: None,
             this_wait_since: None,
             looks: 0,
             asked: None,
             interrupted: false,
         }
+    }
+
+    /// The same for an operation whose waits have had this cadence. Where ranks outnumber cores every look keeps somebody from
+    /// working, and all waits are short.
+    #[inline(always)]
+    pub(crate) fn with_cadence(self, cadence: &Cadence) -> Self {
+        let sleep_after = if self.crowded { LOOKS.shortest } else { cadence.look_for() };
+        Waiter { sleep_after, ..self }
+    }
+
+    /// The longest wait of this operation.
+    pub(crate) fn longest_wait(&self) -> Duration {
+        self.longest
     }
 
     /// Whether a wait of this operation was long enough to look at the clock.
@@ -119,6 +141,7 @@ impl Futex for Waiter<'_> {
         let remaining = interrupt::nap(self.remaining(Instant::now()));
         // Whatever woke us (the word, the time, a signal): the caller looks again.
         futex::wait(word, expected, remaining);
+        self.note_wait(Instant::now());
     }
 
     fn wake_all(&self, word: &AtomicU32) {
@@ -147,17 +170,24 @@ impl Wait for Waiter<'_> {
 }
 
 impl Waiter<'_> {
+    /// How long the wait at hand has taken by now.
+    fn note_wait(&mut self, now: Instant) -> Duration {
+        let this_wait = now.saturating_duration_since(*self.this_wait_since.get_or_insert(now));
+        self.longest = self.longest.max(this_wait);
+        this_wait
+    }
+
     #[cold]
     fn long_wait(&mut self) -> Turn {
         let now = Instant::now();
         if self.this_wait_since.is_none() {
             self.members.own().header().note_step();
         }
-        let this_wait = now.saturating_duration_since(*self.this_wait_since.get_or_insert(now));
+        let this_wait = self.note_wait(now);
         if self.remaining(now) == Some(Duration::ZERO) || self.is_interrupted(now) {
             return Turn::GiveUp;
         }
-        if this_wait > SLEEP_AFTER {
+        if this_wait > self.sleep_after {
             return Turn::Sleep;
         }
         if this_wait > YIELD_AFTER {

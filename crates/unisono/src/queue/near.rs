@@ -17,7 +17,8 @@ use super::hall::Ringer;
 use super::handle::Handle;
 use super::line::{Fate, Line};
 use super::memory::Home;
-use super::wait::{Begun, Cadence, Due, Pace, Patience, Waiting};
+use super::wait::{Begun, Due, LOOKS, Pace, Patience, Waiting};
+use crate::cadence::Cadence;
 use crate::background::Background;
 use crate::marker::Marker;
 use crate::memory::Source;
@@ -71,7 +72,7 @@ impl Near {
             position: claimed.admitted.position,
             messages: claimed.admitted.messages,
             head: claimed.admitted.position,
-            cadence: Cadence::default(),
+            cadence: Cadence::new(LOOKS),
             pace: Pace::default(),
             listener: claimed.listener,
             _marker: claimed.marker,

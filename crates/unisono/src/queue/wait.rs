@@ -11,6 +11,7 @@ use unisono_os::{futex, thread};
 use unisono_protocol::{Futex, Position, Turn, Wait};
 
 use super::error::{Error, Result};
+use crate::cadence::{Bounds, Cadence};
 
 /// Looks before the clock is read for the first time; a few microseconds.
 const EAGER_LOOKS: u32 = 100;
@@ -18,27 +19,9 @@ const EAGER_LOOKS: u32 = 100;
 const CROWDED_LOOKS: u32 = 10;
 /// From here on a waiter offers its core to others between looks.
 const YIELD_AFTER: Duration = Duration::from_micros(20);
-/// A waiter looks at least and at most this long before it sleeps.
-const SHORTEST_LOOK: Duration = Duration::from_micros(20);
-const LONGEST_LOOK: Duration = Duration::from_micros(100);
-
-/// How long waits have taken lately.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Cadence {
-    typical: Duration,
-}
-
-impl Cadence {
-    fn note(&mut self, waited: Duration) {
-        self.typical = (self.typical * 7 + waited.min(2 * LONGEST_LOOK)) / 8;
-    }
-
-    /// How long to look for something before going to sleep: a bit longer than it usually takes, if that is not long.
-    fn look_for(self) -> Duration {
-        let enough = self.typical * 2 + SHORTEST_LOOK;
-        if enough <= LONGEST_LOOK { enough } else { SHORTEST_LOOK }
-    }
-}
+/// How long a waiter looks before it sleeps.
+pub(super) const LOOKS: Bounds =
+    Bounds { shortest: Duration::from_micros(20), longest: Duration::from_micros(100) };
 
 /// How close a reader follows its writer.
 ///

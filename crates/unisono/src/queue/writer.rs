@@ -20,7 +20,8 @@ use super::handle::Handle;
 use super::memory::ADDRESS_BYTES;
 use super::pool::{Housing, Pool};
 use super::slot::Slot;
-use super::wait::{Cadence, Due, Patience};
+use super::wait::{Due, LOOKS, Patience};
+use crate::cadence::Cadence;
 use crate::background::Background;
 use crate::marker::Marker;
 use crate::segment::check_headroom;
@@ -124,7 +125,7 @@ impl Writer {
             slowest: 0,
             unread: VecDeque::new(),
             pool: Pool::default(),
-            cadence: Cadence::default(),
+            cadence: Cadence::new(LOOKS),
             ahead: Ahead::new(),
             is_all_elsewhere,
             host,

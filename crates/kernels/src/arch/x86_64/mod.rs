@@ -50,8 +50,9 @@ pub(crate) fn asking_ahead_pays() -> bool {
     *ANSWER.get_or_init(|| has_prefetchw() && is_amd())
 }
 
+/// See [`crate::is_amd`].
 #[cold]
-fn is_amd() -> bool {
+pub(crate) fn is_amd() -> bool {
     // Older toolchains hold CPUID to be unsafe, newer ones do not.
     #[allow(unused_unsafe)]
     // SAFETY: every x86-64 processor has CPUID and its leaf 0.
