@@ -20,7 +20,7 @@ use std::process::{Command, Stdio};
 
 use formulas::{Case, Kind};
 use libtest_mimic::{Arguments, Failed, Trial};
-use plan::{KINDS, REPETITIONS, WORLDS};
+use plan::{KINDS, WORLDS};
 use unisono_os::process::count_sections;
 use unisono_os::{OsError, cpu};
 
@@ -59,7 +59,7 @@ fn executes_what_its_formula_says(name: &str, kind: Kind) -> Result<(), Failed> 
     let mut wrong = String::new();
     for world in WORLDS {
         let parameters = work::parameters(kind, world);
-        for (&bytes, found) in plan::sizes(kind, world).iter().zip(count(name, kind, world)?) {
+        for (bytes, found) in count(name, kind, world)? {
             let case = Case { kind, world, rank: 0, bytes };
             let limit = limits::instructions(case, &case.costs(&parameters));
             println!("{name:>14} {world:>3} ranks {bytes:>8} B: {found:>8} instructions, {limit:>8} allowed");
@@ -86,7 +86,7 @@ fn on_the_core_of<T>(kind: Kind, work: impl FnOnce() -> T) -> Result<T, OsError>
 }
 
 /// The instructions of each size of the plan.
-fn count(name: &str, kind: Kind, world: usize) -> Result<Vec<u64>, Failed> {
+fn count(name: &str, kind: Kind, world: usize) -> Result<Vec<(usize, u64)>, Failed> {
     let mut child = Command::new(std::env::current_exe()?)
         .env(STEPPED, format!("{name} {world}"))
         .env("UNISONO_ISA", ISA)
@@ -106,9 +106,13 @@ fn count(name: &str, kind: Kind, world: usize) -> Result<Vec<u64>, Failed> {
         operations.push(own.iter().map(|section| section - empty).sum::<u64>());
         sections = rest;
     }
-    let expected = plan::sizes(kind, world).len() * REPETITIONS;
+    let sizes = plan::sizes(kind, world);
+    let expected: usize = sizes.iter().map(|bytes| plan::repetitions(*bytes)).sum();
     if operations.len() != expected || !sections.is_empty() {
         return Err(format!("{} operations instead of {expected}", operations.len()).into());
     }
-    Ok(operations.chunks(REPETITIONS).map(|same| *same.iter().min().unwrap_or(&u64::MAX)).collect())
+    let mut operations = operations.into_iter();
+    let least = |bytes: usize| operations.by_ref().take(plan::repetitions(bytes)).min().unwrap_or(u64::MAX);
+    let least: Vec<u64> = sizes.iter().copied().map(least).collect();
+    Ok(sizes.into_iter().zip(least).collect())
 }

@@ -8,11 +8,11 @@ use unisono::counts::before_every_wait;
 use unisono_os::process::{be_stepped, mark};
 
 use crate::formulas::{Case, Kind};
-use crate::plan::{self, REPETITIONS};
+use crate::plan;
 use crate::work::{self, Buffers};
 
 /// No operation takes this long, stepped or not; a rank that would hang fails instead.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(600);
 
 thread_local! {
     /// How many sections the operation at hand has so far.
@@ -40,15 +40,14 @@ pub(crate) fn run(kind: Kind, world: usize) {
         for comm in ranks {
             scope.spawn(move || {
                 let comm = comm.with_timeout(Some(PATIENCE));
-                for &bytes in plan::sizes(kind, world) {
+                for bytes in plan::sizes(kind, world) {
                     let mut buffers = Buffers::of(&comm, Case { kind, world, rank: comm.rank(), bytes });
-                    for _ in 0..=REPETITIONS {
+                    for _ in 0..=plan::repetitions(bytes) {
                         buffers.perform(&comm, kind);
                     }
                 }
             });
         }
-        OTHERS_NEED.set(Duration::from_millis(1) + Duration::from_micros(300) * world as u32);
         count_this_thread(&first.with_timeout(Some(PATIENCE)), kind, world);
     });
 }
@@ -62,12 +61,14 @@ fn count_operations(comm: &Communicator, kind: Kind, world: usize) {
     be_stepped().expect("the parent may follow its child");
     mark();
     mark();
-    for &bytes in plan::sizes(kind, world) {
+    for bytes in plan::sizes(kind, world) {
+        let moving = Duration::from_nanos((bytes * world / 4) as u64);
+        OTHERS_NEED.set(Duration::from_millis(1) + Duration::from_micros(300) * world as u32 + moving);
         let mut buffers = Buffers::of(comm, Case { kind, world, rank: comm.rank(), bytes });
         // Once for nothing: pages are touched and lines have migrated.
         buffers.perform(comm, kind);
         before_every_wait(Some(let_others_finish));
-        for _ in 0..REPETITIONS {
+        for _ in 0..plan::repetitions(bytes) {
             std::thread::sleep(OTHERS_NEED.get());
             SECTIONS.set(1);
             mark();

@@ -24,6 +24,7 @@ pub(crate) fn work_until_the_link_is_lost() {
         let mut writer = builder().create().expect("a queue");
         common::publish(&writer);
         writer.wait_until_ready(PATIENCE).expect("it comes");
+        harness::report("ready", "");
         loop {
             if let Err(error) = writer.send_within(b"now and then", PATIENCE) {
                 break error;
@@ -117,6 +118,8 @@ pub(crate) fn a_stopped_reader_is_lost_within_seconds_and_told_when_it_goes_on()
     let (builder, _directory) = processes("work_until_the_link_is_lost", 1);
     let mut ranks = builder.env("CONNECT_IP", "127.0.0.1").start();
     ranks.wait_for_report(1, "reads", PATIENCE);
+    // One that is stopped before the writer has heard that it is ready is no reader yet: the writer goes on waiting for one.
+    ranks.wait_for_report(0, "ready", PATIENCE);
     let at = unisono_os::clock::monotonic_nanoseconds();
     ranks.stop(1);
     let writer = ended_in(&ranks.wait_for_report(0, "ended", PATIENCE));
