@@ -4,6 +4,8 @@
 //! clippy, which checks both. What is for readers in other languages is read by one: that test needs pyzmq.
 //! Instructions are counted in released code: what a debug build executes says nothing of what users run.
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 
 use crate::setup::apt::{self, Needed};
@@ -15,17 +17,36 @@ use crate::workspace::Workspace;
 const NEEDED: [Needed; 2] =
     [Needed { sign: "c++", package: "g++" }, Needed { sign: "ip", package: "iproute2" }];
 
+/// All of the workspace, and those that count instructions.
+const RUNS: [&[&str]; 2] = [
+    &["--workspace", "--all-features", "--no-fail-fast"],
+    &["--release", "--package", "unisono", "--features", "counts", "--test", "instructions"],
+];
+
+/// Builds what [`run`] runs, all but the documentation's examples.
+pub(crate) fn build(workspace: &Workspace) -> Result<()> {
+    prepare(workspace)?;
+    let build = |run: &[&str]| {
+        step::run(workspace.cargo().args(["test", "--no-run"]).args(run), &mut Count::default())
+    };
+    RUNS.iter().try_for_each(|run| build(run))
+}
+
 /// Runs the tests of the whole workspace; one failing test program does not keep the others from running.
 pub(crate) fn run(workspace: &Workspace, count: &mut Count) -> Result<()> {
+    let pyzmq = prepare(workspace)?;
+    let mut outcome = Ok(());
+    for run in RUNS {
+        let mut command = workspace.cargo();
+        command.env("UNISONO_TEST_PYZMQ", &pyzmq).arg("test").args(run);
+        outcome = outcome.and(step::run(&mut command, count));
+    }
+    outcome
+}
+
+/// What the tests need; where pyzmq is.
+fn prepare(workspace: &Workspace) -> Result<PathBuf> {
     apt::install_missing(workspace, &NEEDED)?;
     let requirements = workspace.root.join("xtask/pyzmq-requirements.txt");
-    let pyzmq = pip::unpacked_wheel(workspace, &requirements, "pyzmq-27.3.0")?;
-    let mut command = workspace.cargo();
-    command.env("UNISONO_TEST_PYZMQ", pyzmq);
-    command.args(["test", "--workspace", "--all-features", "--no-fail-fast"]);
-    let tested = step::run(&mut command, count);
-    let mut command = workspace.cargo();
-    command.args(["test", "--release", "--package", "unisono", "--features", "counts"]);
-    command.args(["--test", "instructions"]);
-    tested.and(step::run(&mut command, count))
+    pip::unpacked_wheel(workspace, &requirements, "pyzmq-27.3.0")
 }
