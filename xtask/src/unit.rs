@@ -18,18 +18,29 @@ const NEEDED: [Needed; 2] =
     [Needed { sign: "c++", package: "g++" }, Needed { sign: "ip", package: "iproute2" }];
 
 /// All of the workspace, and those that count instructions.
-const RUNS: [&[&str]; 2] = [
-    &["--workspace", "--all-features", "--no-fail-fast"],
-    &["--release", "--package", "unisono", "--features", "counts", "--test", "instructions"],
+const RUNS: [&[&str]; 2] = [&["--workspace", "--all-features", "--no-fail-fast"], INSTRUCTIONS];
+
+/// The Python package is named so that both are built on the same dependencies, which take a minute; nothing of it is tested here.
+const INSTRUCTIONS: &[&str] = &[
+    "--release",
+    "--package",
+    "unisono",
+    "--package",
+    "unisono-python",
+    "--features",
+    "unisono/counts",
+    "--test",
+    "instructions",
 ];
 
-/// Builds what [`run`] runs, all but the documentation's examples.
+/// Builds what [`run`] runs, all but the documentation's examples; and C's library, which its tests build as users do.
 pub(crate) fn build(workspace: &Workspace) -> Result<()> {
     prepare(workspace)?;
-    let build = |run: &[&str]| {
-        step::run(workspace.cargo().args(["test", "--no-run"]).args(run), &mut Count::default())
-    };
-    RUNS.iter().try_for_each(|run| build(run))
+    let build = |arguments: &[&str]| step::run(workspace.cargo().args(arguments), &mut Count::default());
+    for run in RUNS {
+        build(&[&["test", "--no-run"], run].concat())?;
+    }
+    build(&["build", "--package", "unisono-capi", "--lib"])
 }
 
 /// Runs the tests of the whole workspace; one failing test program does not keep the others from running.
