@@ -1,7 +1,7 @@
 //! `cargo xtask <verb>`: the one door through which a developer and the continuous check go.
 //!
 //! Each verb is a file of its own; the parts of `test` are verbs too, so that what failed there can be run alone.
-//! [`test`] runs parts one after the other and closes with a table and one line of totals, [`step`] runs one
+//! [`test`] runs parts, [`side_by_side`] where they can, and closes with a table and one line of totals, [`step`] runs one
 //! command, [`setup`] makes ready what a fresh machine lacks, [`workspace`] knows the folders.
 
 mod bench;
@@ -14,6 +14,7 @@ mod models;
 mod python;
 mod sanitize;
 mod setup;
+mod side_by_side;
 mod step;
 mod test;
 mod unit;

@@ -14,6 +14,9 @@ use crate::setup::pip;
 use crate::step::{self, Count};
 use crate::workspace::Workspace;
 
+/// Where the package is.
+const PACKAGE: &str = "bindings/python";
+
 /// The torch that the tests run on. Each is 4 to 5 GB on disk, so that one of them is run at a time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Torch {
@@ -34,20 +37,22 @@ impl Torch {
     }
 }
 
-/// Builds, installs, and runs the tests of the package.
+/// The environment, with the package in it, and what the tests read beside it.
+pub(crate) fn build(workspace: &Workspace, torch: Torch) -> Result<()> {
+    let fetched = Fetched::prepare(workspace, torch)?;
+    install(workspace, &fetched.python, &workspace.root.join(PACKAGE))
+}
+
+/// Runs the tests of what was built.
 pub(crate) fn run(workspace: &Workspace, torch: Torch, count: &mut Count) -> Result<()> {
-    let (requirements, name) = torch.environment();
-    let python = pip::environment(workspace, &workspace.root.join("xtask").join(requirements), name)?;
-    let sglang = workspace.root.join("xtask/sglang-requirements.txt");
-    let sglang = pip::unpacked_wheel(workspace, &sglang, "sglang-0.5.23")?;
-    let package = workspace.root.join("bindings/python");
-    install(workspace, &python, &package)?;
-    let (source, packages) = vllm(workspace, &python)?;
-    let mut command = workspace.command(&python);
-    command.env("UNISONO_VLLM_SOURCE", source).env("UNISONO_VLLM_PACKAGES", packages);
+    let fetched = Fetched::prepare(workspace, torch)?;
+    let package = workspace.root.join(PACKAGE);
+    let mut command = workspace.command(&fetched.python);
     // Not in the package's folder, where its uncompiled half would be imported.
     command
-        .env("UNISONO_SGLANG_SOURCE", sglang)
+        .env("UNISONO_VLLM_SOURCE", fetched.vllm)
+        .env("UNISONO_VLLM_PACKAGES", fetched.vllm_packages)
+        .env("UNISONO_SGLANG_SOURCE", fetched.sglang)
         .args(["-m", "pytest", "-p", "no:cacheprovider", "--rootdir"])
         .arg(&package)
         .arg(package.join("tests"));
@@ -55,6 +60,25 @@ pub(crate) fn run(workspace: &Workspace, torch: Torch, count: &mut Count) -> Res
         command.arg("--ignore").arg(package.join("tests/test_conformance.py"));
     }
     step::run(&mut command, count).context("the tests of the Python package")
+}
+
+/// What comes from the package index, once.
+struct Fetched {
+    python: PathBuf,
+    sglang: PathBuf,
+    vllm: PathBuf,
+    vllm_packages: PathBuf,
+}
+
+impl Fetched {
+    fn prepare(workspace: &Workspace, torch: Torch) -> Result<Self> {
+        let (requirements, name) = torch.environment();
+        let python = pip::environment(workspace, &workspace.root.join("xtask").join(requirements), name)?;
+        let sglang = workspace.root.join("xtask/sglang-requirements.txt");
+        let sglang = pip::unpacked_wheel(workspace, &sglang, "sglang-0.5.23")?;
+        let (vllm, vllm_packages) = vllm(workspace, &python)?;
+        Ok(Self { python, sglang, vllm, vllm_packages })
+    }
 }
 
 /// vLLM's Python source, of which tests of the queue run, unmodified, and the packages that it needs to be imported: no engine, no GPU.

@@ -31,7 +31,8 @@ pub(crate) fn run(workspace: &Workspace, count: &mut Count) -> Result<()> {
             // Instrumented code is some ten times slower: fewer random cases say as much about races.
             .env("PROPTEST_CASES", "16")
             .env("UNISONO_TEST_QUICK", "1")
-            .args(["test", "-Zbuild-std", "--no-fail-fast", "--target", &workspace.compiler.host])
+            .args(["test", "-Zbuild-std", "--profile", "sanitize", "--no-fail-fast"])
+            .args(["--target", &workspace.compiler.host])
             .arg("--target-dir")
             .arg(workspace.cache.join("sanitize"))
             .args(selection);

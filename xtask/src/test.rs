@@ -1,16 +1,23 @@
-//! `cargo xtask test`: the parts one after the other, a table, and one line of totals.
+//! `cargo xtask test`: the parts, a table, and one line of totals.
 //!
-//! Called by developers, and by `.ci/run`. The invariant that matters: **nothing is passed over in silence**. A part
+//! Called by developers, and by `.ci/run`. One part runs in this process; several are processes of their own, in part beside one
+//! another ([`side_by_side`]), each of which leaves a report in a file. The invariant that matters: **nothing is passed over in silence**. A part
 //! that cannot run fails the whole, unless the caller named it in `--allow-skip` and the reason is one that the
 //! caller can do nothing about; and then the last line of all says which part was left out, and why.
 
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Error, Result};
+use anyhow::{Context, Error, Result, anyhow};
 use clap::{Args, ValueEnum};
 use comfy_table::{Table, presets};
+use serde_json::{Value, json};
 
 use crate::python::Torch;
+use crate::side_by_side::{self, Ended, Step};
 use crate::step::{CannotRun, Count};
 use crate::workspace::Workspace;
 use crate::{cross, kernels, lint, models, python, sanitize, unit};
@@ -33,6 +40,12 @@ pub(crate) struct Options {
     /// Parts that may be left out when Debian no longer offers the compiler's source; all else is a failure.
     #[arg(long, value_enum, value_delimiter = ',', value_name = "PART,…")]
     pub(crate) allow_skip: Vec<Part>,
+    /// Do this much of the one part.
+    #[arg(long, value_enum, hide = true, requires = "only")]
+    stage: Option<Stage>,
+    /// Write how the one part ended into this file, in place of a table.
+    #[arg(long, hide = true, requires = "only")]
+    report: Option<PathBuf>,
 }
 
 impl Options {
@@ -54,7 +67,7 @@ impl Options {
     }
 }
 
-/// The parts, in the order in which they run: what is quick to fail comes first.
+/// The parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Part {
     /// Formatting, clippy, documentation, rules of the repository.
@@ -73,6 +86,17 @@ pub(crate) enum Part {
     Python,
 }
 
+/// The two halves of a part whose tests need the machine to themselves, and whose building does not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Stage {
+    Build,
+    Run,
+}
+
+/// Where cargo builds, below `target`; nothing for parts that have a folder of their own.
+const DEBUG: &str = "debug";
+const RELEASE: &str = "release";
+
 impl Part {
     fn name(self) -> &'static str {
         match self {
@@ -86,18 +110,44 @@ impl Part {
         }
     }
 
-    fn run(self, workspace: &Workspace, torch: Torch, count: &mut Count) -> Result<()> {
+    /// Tests that kill, stop and starve processes and then look what the others do, or what they use of the machine, are kept from
+    /// everything else. Models, emulator and sanitizer are slow anyway, and their tests wait accordingly.
+    fn is_built_apart(self) -> bool {
+        matches!(self, Self::Unit | Self::Python)
+    }
+
+    fn folders(self) -> &'static [&'static str] {
         match self {
-            Self::Lint => lint::run(workspace),
-            Self::Unit => unit::run(workspace, count),
-            Self::Kernels => kernels::run(workspace, &kernels::Options::default(), count),
-            Self::Models => models::run(workspace, count),
-            Self::Sanitize => sanitize::run(workspace, count),
-            Self::Cross => cross::run(workspace, count),
-            Self::Python => python::run(workspace, torch, count),
+            Self::Lint | Self::Cross => &[DEBUG],
+            Self::Unit => &[DEBUG, RELEASE],
+            Self::Python => &[RELEASE],
+            Self::Kernels | Self::Models | Self::Sanitize => &[],
+        }
+    }
+
+    fn run(self, workspace: &Workspace, stage: Option<Stage>, torch: Torch, count: &mut Count) -> Result<()> {
+        match (self, stage) {
+            (Self::Lint, _) => lint::run(workspace),
+            (Self::Unit, Some(Stage::Build)) => unit::build(workspace),
+            (Self::Unit, _) => unit::run(workspace, count),
+            (Self::Kernels, _) => kernels::run(workspace, &kernels::Options::default(), count),
+            (Self::Models, _) => models::run(workspace, count),
+            (Self::Sanitize, _) => sanitize::run(workspace, count),
+            (Self::Cross, _) => cross::run(workspace, count),
+            (Self::Python, Some(Stage::Build)) => python::build(workspace, torch),
+            (Self::Python, Some(Stage::Run)) => python::run(workspace, torch, count),
+            (Self::Python, None) => {
+                python::build(workspace, torch)?;
+                python::run(workspace, torch, count)
+            }
         }
     }
 }
+
+/// Parts that run beside others begin in this order: what is quick to fail first, then those that take long, and the downloads
+/// of one beside what another compiles.
+const ORDER: [Part; 7] =
+    [Part::Lint, Part::Python, Part::Unit, Part::Sanitize, Part::Cross, Part::Kernels, Part::Models];
 
 /// How a part ended.
 #[derive(Debug)]
@@ -110,31 +160,145 @@ enum Outcome {
 
 #[derive(Debug)]
 struct Report {
-    part: Part,
+    name: String,
     outcome: Outcome,
     time: Duration,
+    /// What it and all it started used of the processors.
+    processors: Duration,
     count: Count,
+}
+
+impl Report {
+    fn to_json(&self) -> Value {
+        let reason = match &self.outcome {
+            Outcome::Passed => None,
+            Outcome::Skipped(reason) | Outcome::Failed(reason) => Some(reason),
+        };
+        json!({
+            "outcome": verdict(&self.outcome), "reason": reason, "processors": self.processors.as_secs_f64(),
+            "passed": self.count.passed, "failed": self.count.failed,
+        })
+    }
+
+    /// Of a step that was a process: what it left in its file, if it did.
+    fn of(ended: &Ended, file: &Path) -> Self {
+        let told = fs::read_to_string(file)
+            .context("reading its report")
+            .and_then(|text| serde_json::from_str::<Value>(&text).context("understanding its report"));
+        let number = |name: &str| told.as_ref().ok().and_then(|told| told[name].as_u64()).unwrap_or_default();
+        let mut count = Count { passed: number("passed"), failed: number("failed") };
+        let reason = |told: &Value| told["reason"].as_str().unwrap_or("for no reason").to_owned();
+        let succeeded = ended.status.as_ref().is_ok_and(|status| status.success());
+        let outcome = match (&ended.status, &told) {
+            (Err(problem), _) => Outcome::Failed(format!("{problem:#}")),
+            (Ok(_), Ok(told)) if told["outcome"] == "passed" && succeeded => Outcome::Passed,
+            (Ok(_), Ok(told)) if told["outcome"] == "SKIPPED" && succeeded => Outcome::Skipped(reason(told)),
+            (Ok(_), Ok(told)) if told["outcome"] == "FAILED" => Outcome::Failed(reason(told)),
+            (Ok(status), _) => Outcome::Failed(format!("ended with {status}")),
+        };
+        if matches!(outcome, Outcome::Failed(_)) {
+            count.failed = count.failed.max(1);
+        }
+        let processors = told.as_ref().ok().and_then(|told| told["processors"].as_f64()).unwrap_or_default();
+        let processors = Duration::from_secs_f64(processors);
+        Self { name: ended.name.clone(), outcome, time: ended.time, processors, count }
+    }
 }
 
 /// Runs the chosen parts and reports on them; returns whether none failed.
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> bool {
-    let reports: Vec<Report> = options
-        .parts()
-        .into_iter()
-        .map(|part| {
-            println!("\n==> {}", part.name());
-            let report = run_part(part, options.allow_skip.contains(&part), |count| {
-                part.run(workspace, options.torch, count)
-            });
-            println!("<== {}: {}, {:.1} s", part.name(), verdict(&report.outcome), report.time.as_secs_f64());
-            report
-        })
-        .collect();
+    let reports = match options.parts().as_slice() {
+        [part] => vec![run_here(workspace, *part, options)],
+        parts => match run_as_processes(workspace, parts, options) {
+            Ok(reports) => reports,
+            Err(problem) => {
+                println!("FAILED: {problem:#}");
+                return false;
+            }
+        },
+    };
+    let none_failed = !reports.iter().any(|report| matches!(report.outcome, Outcome::Failed(_)));
+    if let ([report], Some(file)) = (reports.as_slice(), &options.report) {
+        if let Err(problem) = fs::write(file, report.to_json().to_string()) {
+            println!("FAILED: writing the report: {problem}");
+            return false;
+        }
+        return none_failed;
+    }
     println!("\n{}", table(&reports));
     for line in closing_lines(&reports) {
         println!("{line}");
     }
-    !reports.iter().any(|report| matches!(report.outcome, Outcome::Failed(_)))
+    none_failed
+}
+
+fn run_here(workspace: &Workspace, part: Part, options: &Options) -> Report {
+    let is_asked_for_a_report = options.report.is_some();
+    if !is_asked_for_a_report {
+        println!("\n==> {}", part.name());
+    }
+    let report = run_part(part, options.allow_skip.contains(&part), |count| {
+        part.run(workspace, options.stage, options.torch, count)
+    });
+    if !is_asked_for_a_report {
+        println!("<== {}: {}, {:.1} s", part.name(), verdict(&report.outcome), report.time.as_secs_f64());
+    } else if let Outcome::Failed(reason) | Outcome::Skipped(reason) = &report.outcome {
+        println!("{}: {reason}", verdict(&report.outcome));
+    }
+    report
+}
+
+fn run_as_processes(workspace: &Workspace, parts: &[Part], options: &Options) -> Result<Vec<Report>> {
+    let folder = workspace.empty_folder("reports")?;
+    let file = |name: &str| folder.join(format!("{}.json", name.replace(' ', "-")));
+    let one = |part: Part, stage: Option<Stage>| {
+        let name = name_of(part, stage);
+        Step {
+            command: command(workspace, part, stage, options, &file(&name)),
+            alone: stage == Some(Stage::Run),
+            folders: part.folders(),
+            after: (stage == Some(Stage::Run)).then(|| name_of(part, Some(Stage::Build))),
+            name,
+        }
+    };
+    let steps = ORDER.into_iter().filter(|part| parts.contains(part)).flat_map(|part| {
+        let stages: &[_] =
+            if part.is_built_apart() { &[Some(Stage::Build), Some(Stage::Run)] } else { &[None] };
+        stages.iter().map(move |stage| (part, *stage))
+    });
+    let steps = steps.map(|(part, stage)| one(part, stage)).collect();
+    let ended = side_by_side::run(steps, &mut io::stdout());
+    Ok(ended.iter().map(|ended| Report::of(ended, &file(&ended.name))).collect())
+}
+
+fn name_of(part: Part, stage: Option<Stage>) -> String {
+    match stage {
+        Some(Stage::Build) => format!("{} build", part.name()),
+        Some(Stage::Run) | None => part.name().to_owned(),
+    }
+}
+
+/// This program, for one part. Its file may be written anew by what a part builds, hence not by its path.
+fn command(
+    workspace: &Workspace,
+    part: Part,
+    stage: Option<Stage>,
+    options: &Options,
+    report: &Path,
+) -> Command {
+    let mut command = workspace.command("/proc/self/exe");
+    command.args(["test", "--only", part.name(), "--report"]).arg(report);
+    let value = |value: &dyn Fn() -> Option<clap::builder::PossibleValue>| {
+        value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    };
+    command.arg("--torch").arg(value(&|| options.torch.to_possible_value()));
+    if let Some(stage) = stage {
+        command.arg("--stage").arg(value(&|| stage.to_possible_value()));
+    }
+    if options.allow_skip.contains(&part) {
+        command.args(["--allow-skip", part.name()]);
+    }
+    command
 }
 
 fn run_part(part: Part, may_skip: bool, run: impl FnOnce(&mut Count) -> Result<()>) -> Report {
@@ -149,7 +313,18 @@ fn run_part(part: Part, may_skip: bool, run: impl FnOnce(&mut Count) -> Result<(
         // What failed was no test case (a build, a rule, a crash): the totals must not say that nothing failed.
         count.failed = 1;
     }
-    Report { part, outcome, time: start.elapsed(), count }
+    let processors = processors_used().unwrap_or_default();
+    Report { name: part.name().to_owned(), outcome, time: start.elapsed(), processors, count }
+}
+
+/// What this process and those it waited for used, user and system, of which Linux tells hundredths of a second.
+fn processors_used() -> Result<Duration> {
+    let stat = fs::read_to_string("/proc/self/stat").context("reading /proc/self/stat")?;
+    // The name, in parentheses, may have spaces; the times are 12 to 15 after it.
+    let (_, rest) = stat.rsplit_once(") ").ok_or_else(|| anyhow!("a line without a name"))?;
+    let hundredths: u64 =
+        rest.split(' ').skip(11).take(4).filter_map(|field| field.parse::<u64>().ok()).sum();
+    Ok(Duration::from_millis(hundredths * 10))
 }
 
 /// Only one reason counts: the source that the part is built from is no longer offered.
@@ -168,12 +343,13 @@ fn verdict(outcome: &Outcome) -> &'static str {
 fn table(reports: &[Report]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN);
-    table.set_header(["step", "result", "seconds", "passed", "failed"]);
+    table.set_header(["step", "result", "seconds", "processor seconds", "passed", "failed"]);
     for report in reports {
         table.add_row([
-            report.part.name().to_owned(),
+            report.name.clone(),
             verdict(&report.outcome).to_owned(),
             format!("{:.1}", report.time.as_secs_f64()),
+            format!("{:.1}", report.processors.as_secs_f64()),
             report.count.passed.to_string(),
             report.count.failed.to_string(),
         ]);
@@ -191,9 +367,9 @@ fn closing_lines(reports: &[Report]) -> Vec<String> {
         total.add(report.count);
         match &report.outcome {
             Outcome::Passed => {}
-            Outcome::Failed(reason) => lines.push(format!("FAILED {}: {reason}", report.part.name())),
+            Outcome::Failed(reason) => lines.push(format!("FAILED {}: {reason}", report.name)),
             Outcome::Skipped(reason) => {
-                skipped.push(report.part.name());
+                skipped.push(report.name.as_str());
                 reason_to_skip = Some(reason);
             }
         }

@@ -79,9 +79,10 @@ impl Workspace {
         self.command(cargo())
     }
 
-    /// Holds the cache until the file is dropped, so that two runs at once do not prepare the same thing.
-    pub(crate) fn lock_cache(&self) -> Result<File> {
-        let path = self.cache.join("lock");
+    /// Holds what the cache has under `name` until the file is dropped, so that two runs at once do not prepare the same
+    /// thing; other things may be prepared meanwhile.
+    pub(crate) fn lock(&self, name: &str) -> Result<File> {
+        let path = self.cache.join(format!("{name}.lock"));
         let file = File::create(&path).with_context(|| format!("creating {}", path.display()))?;
         file.lock().with_context(|| format!("locking {}", path.display()))?;
         Ok(file)

@@ -47,7 +47,7 @@ impl Aarch64 {
     pub(crate) fn prepare(workspace: &Workspace) -> Result<Self> {
         let toolchain = Toolchain::prepare(workspace)?;
         apt::install_missing(workspace, &NEEDED)?;
-        let _lock = workspace.lock_cache()?;
+        let _lock = workspace.lock("aarch64-std")?;
         let folder = toolchain.target_folder(TARGET);
         if !folder.exists() {
             build_standard_library(workspace, &toolchain, &folder)?;

@@ -26,6 +26,8 @@ pub(crate) struct Needed {
 ///
 /// Fails with [`CannotRun::NeedsRoot`] when something is missing and we may not install it.
 pub(crate) fn install_missing(workspace: &Workspace, needed: &[Needed]) -> Result<()> {
+    // Debian's own lock refuses the second who comes; ours lets it wait, and then nothing may be missing any more.
+    let _lock = workspace.lock("debian")?;
     let missing: Vec<&str> =
         needed.iter().filter(|item| !is_present(item.sign)).map(|item| item.package).collect();
     if missing.is_empty() {
@@ -46,10 +48,11 @@ pub(crate) fn install_missing(workspace: &Workspace, needed: &[Needed]) -> Resul
 /// A package, and those it needs that this machine lacks, unpacked in the cache under `name`; nothing is installed. The
 /// archives stay beside it in `archives`.
 pub(crate) fn unpacked(workspace: &Workspace, package: &str, name: &str) -> Result<PathBuf> {
-    let _lock = workspace.lock_cache()?;
+    let _lock = workspace.lock(name)?;
     workspace.made_once(name, |incomplete| {
         println!("fetching Debian's {package}");
         if is_root()? {
+            let _lock = workspace.lock("debian")?;
             renew_lists(workspace);
         }
         let archives = incomplete.join("archives");

@@ -28,8 +28,9 @@ impl ForeignPython {
     pub(crate) fn prepare(workspace: &Workspace) -> Result<Self> {
         apt::install_missing(workspace, &[EMULATOR])?;
         let suite = suite()?;
-        let _lock = workspace.lock_cache()?;
-        let folder = workspace.made_once(&format!("python-arm64-{suite}"), |incomplete| {
+        let name = format!("python-arm64-{suite}");
+        let _lock = workspace.lock(&name)?;
+        let folder = workspace.made_once(&name, |incomplete| {
             println!("fetching Debian's python3 for arm64, of {suite} (20 MB); nothing of it is installed");
             let apt =
                 PrivateApt::create(&incomplete.join("apt"), &MachineSource::read()?, &suite, Some("arm64"))?;

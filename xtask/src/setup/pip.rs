@@ -14,7 +14,7 @@ use crate::workspace::{self, Workspace};
 
 /// The unpacked content of the one wheel that `requirements` names, in the cache under `name`.
 pub(crate) fn unpacked_wheel(workspace: &Workspace, requirements: &Path, name: &str) -> Result<PathBuf> {
-    let _lock = workspace.lock_cache()?;
+    let _lock = workspace.lock(name)?;
     workspace.made_once(name, |incomplete| {
         println!("fetching {name} with pip");
         let download = workspace.empty_folder(&format!("{name}.wheel"))?;
@@ -46,7 +46,7 @@ pub(crate) fn unpacked_wheel(workspace: &Workspace, requirements: &Path, name: &
 /// The wheels that `requirements` names, laid out as pip lays them out (`bin`, `lib`, `include`), in the cache under
 /// `name`. Nothing outside of it is touched.
 pub(crate) fn installed_wheels(workspace: &Workspace, requirements: &Path, name: &str) -> Result<PathBuf> {
-    let _lock = workspace.lock_cache()?;
+    let _lock = workspace.lock(name)?;
     workspace.made_once(name, |incomplete| {
         println!("fetching {name} with pip");
         let mut command = workspace.command("python3");
@@ -65,7 +65,7 @@ pub(crate) fn installed_wheels(workspace: &Workspace, requirements: &Path, name:
 /// A virtual environment with the wheels that `requirements` names, in the cache under `name`; its interpreter. Nothing outside
 /// of it is touched.
 pub(crate) fn environment(workspace: &Workspace, requirements: &Path, name: &str) -> Result<PathBuf> {
-    let _lock = workspace.lock_cache()?;
+    let _lock = workspace.lock(name)?;
     // Programs in an environment name its folder in their first line, so they are run as modules: `python -m pytest`.
     let folder = workspace.made_once(name, |incomplete| {
         println!("making a Python environment: {name}");
@@ -89,7 +89,7 @@ pub(crate) fn packages(
     requirements: &Path,
     name: &str,
 ) -> Result<PathBuf> {
-    let _lock = workspace.lock_cache()?;
+    let _lock = workspace.lock(name)?;
     workspace.made_once(name, |incomplete| {
         println!("fetching {name} with pip");
         let mut command = workspace.command(python);
@@ -111,7 +111,7 @@ pub(crate) fn source_files(
     pattern: &str,
     name: &str,
 ) -> Result<PathBuf> {
-    let _lock = workspace.lock_cache()?;
+    let _lock = workspace.lock(name)?;
     workspace.made_once(name, |incomplete| {
         println!("fetching the source of {name} with pip");
         let build_system = workspace.empty_folder(&format!("{name}.build"))?;

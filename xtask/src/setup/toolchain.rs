@@ -25,9 +25,9 @@ impl Toolchain {
     ///
     /// Fails with [`crate::step::CannotRun::SourceGone`] when the source of this release is no longer offered.
     pub(crate) fn prepare(workspace: &Workspace) -> Result<Self> {
-        let _lock = workspace.lock_cache()?;
         let compiler = &workspace.compiler;
         let name = format!("toolchain-{}-{}", compiler.release, compiler.commit);
+        let _lock = workspace.lock(&name)?;
         let root = workspace.cache.join(&name);
         if !root.exists() {
             println!("copying the toolchain {} to {}", compiler.release, root.display());

@@ -15,6 +15,7 @@ mod flawed_word;
 mod rings;
 #[path = "../scenarios/mod.rs"]
 mod scenarios;
+mod stacks;
 mod team;
 mod teeth;
 mod words;

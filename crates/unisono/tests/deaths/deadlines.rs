@@ -290,6 +290,11 @@ pub(crate) fn wait_beside_strangers() {
             let late_by = start.elapsed().checked_sub(patience).expect("not before the deadline");
             assert!(matches!(late, Error::Timeout { .. }), "{late}");
             harness::report("late", &late_by.as_micros().to_string());
+            // What the machine makes of whoever sleeps here, whatever else it does.
+            let start = Instant::now();
+            std::thread::sleep(patience);
+            let late_by = start.elapsed().saturating_sub(patience);
+            harness::report("sleeper", &late_by.as_micros().to_string());
         }
     }
     comm.barrier().expect("rank 1 still waits");
@@ -298,11 +303,14 @@ pub(crate) fn wait_beside_strangers() {
 pub(crate) fn a_deadline_is_kept_beside_strangers_that_never_yield() {
     let outcomes =
         Ranks::of("wait_beside_strangers", 2).env("UNISONO_TIMEOUT", "20").start().all_succeed(PATIENCE);
-    let mut late: Vec<u64> =
-        outcomes[0].reports("late").iter().map(|late| late.parse().expect("microseconds")).collect();
-    late.sort_unstable();
-    faults::note(&format!("beside two busy loops, deadlines passed by {late:?} us"));
-    // Not each of them: other tests want this processor as well.
-    let median = Duration::from_micros(late[late.len() / 2]);
-    assert!(median < Duration::from_millis(60), "{median:?} late");
+    let median = |what: &str| {
+        let reports = outcomes[0].reports(what);
+        let mut late: Vec<u64> = reports.iter().map(|late| late.parse().expect("microseconds")).collect();
+        late.sort_unstable();
+        faults::note(&format!("beside two busy loops, {what}: {late:?} us"));
+        // Not each of them: other tests want this processor as well.
+        Duration::from_micros(late[late.len() / 2])
+    };
+    let (late, sleeper) = (median("late"), median("sleeper"));
+    assert!(late < Duration::from_millis(60) + 4 * sleeper, "{late:?} late, any sleeper {sleeper:?}");
 }
