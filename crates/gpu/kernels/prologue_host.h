@@ -82,6 +82,12 @@ DEVICE T* in_global(T* address) {
     return address;
 }
 
+// What is held while more is loaded: in registers, as it is.
+template <class Unit>
+DEVICE const Unit& held(const Unit& unit) {
+    return unit;
+}
+
 DEVICE u32 bits_of(float value) {
     u32 bits;
     memcpy(&bits, &value, 4);
