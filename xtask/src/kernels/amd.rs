@@ -142,7 +142,8 @@ fn touches_memory(line: &str) -> bool {
 /// Whether a line of a kernel's record says that its threads have memory of their own: for registers that were spilled, or for what
 /// never became registers. (Scalar registers that are kept in lanes of vector registers are in no memory.)
 fn uses_memory_of_its_own(line: &str) -> bool {
-    let is_record = [".private_segment_fixed_size:", ".vgpr_spill_count:"].iter().any(|sign| line.contains(sign));
+    let is_record =
+        [".private_segment_fixed_size:", ".vgpr_spill_count:"].iter().any(|sign| line.contains(sign));
     is_record && !line.ends_with(" 0")
 }
 

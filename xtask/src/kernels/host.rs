@@ -70,7 +70,10 @@ fn build(workspace: &Workspace, sources: &Sources, main: &str) -> Result<PathBuf
 fn complaint(workspace: &Workspace, program: &Path) -> Result<Option<String>> {
     // The first race is enough.
     let mut command = workspace.command(program);
-    let done = command.env("TSAN_OPTIONS", "halt_on_error=1").output().context("starting the kernels on the host")?;
+    let done = command
+        .env("TSAN_OPTIONS", "halt_on_error=1")
+        .output()
+        .context("starting the kernels on the host")?;
     let said = String::from_utf8_lossy(&done.stdout).into_owned() + &String::from_utf8_lossy(&done.stderr);
     Ok((!done.status.success()).then_some(said))
 }
