@@ -32,7 +32,7 @@ impl ProcessDevice {
         self.remove("unalias", address, |owner| owner == Owner::Alias).map(|_| ())
     }
 
-    /// Forgets what [`Driver::lend`] told of.
+    /// Forgets what [`lend`](crate::Driver::lend) told of.
     ///
     /// # Errors
     ///
