@@ -159,6 +159,7 @@ def test_a_rank_that_never_comes_is_named_at_the_next_call(ranks: Any) -> None:
 
 def on_amds_platform(comm: unisono.Communicator) -> None:
     allreduce, _ = gpu("rocm")
+    assert allreduce.meta_size() == torch.ops.unisono.meta_size() == 4352, "what engines reserve on AMD's platform"
     meta = allreduce.allocate_meta_buffer(allreduce.meta_size() + MOST)
     assert meta.dtype == torch.int8 and not meta.any()
     handles = exchanged(comm, bytes(allreduce.get_meta_buffer_ipc_handle(meta).tolist()))
@@ -253,7 +254,7 @@ def packets(comm: unisono.Communicator) -> None:
     begin = lambda selection: allreduce.mscclpp_init_context(  # noqa: E731
         unique_id, comm.rank, world, scratch, put, world, [0] * world, [0] * world, selection
     )
-    with pytest.raises(unisono.NotAvailable, match="two nodes"):
+    with pytest.raises(unisono.InvalidArgument, match="between two nodes of 1 to 8 ranks each"):
         begin(2)
     context = begin(1)
     for seed in range(3):
@@ -268,6 +269,50 @@ def packets(comm: unisono.Communicator) -> None:
 
 def test_all_reduce_by_packets(ranks: Any) -> None:
     ranks(2, packets).results()
+
+
+def packets_between_two_nodes(comm: unisono.Communicator) -> None:
+    os.environ["UNISONO_GPU_ADDRESS"] = "127.0.0.1"
+    allreduce, _ = gpu("cuda")
+    rocm = importlib.import_module("unisono.sgl_kernel._allreduce_rocm")
+    drawn = allreduce.mscclpp_generate_unique_id() if comm.rank == 0 else torch.zeros(128, dtype=torch.uint8)
+    unique_id = torch.frombuffer(bytearray(exchanged(comm, bytes(drawn.tolist()))[0]), dtype=torch.uint8)
+    scratch, put = rocm.allocate_meta_buffer(8 * 4096), torch.zeros(2 * 4096, dtype=torch.uint8)
+    nodes = [0, 1]
+    context = allreduce.mscclpp_init_context(unique_id, comm.rank, 2, scratch, put, 1, nodes, [0, 0], 2)
+    for seed, count in enumerate([1, 1000, 2048]):
+        all_inputs = inputs(2, count, torch.float16, seed)
+        out = torch.empty(count, dtype=torch.float16)
+        torch.ops.unisono.mscclpp_allreduce(context, all_inputs[comm.rank], out, 512, 21)
+        assert torch.equal(out, all_inputs[0] + all_inputs[1]), count
+    allreduce.mscclpp_check(context)
+    comm.barrier()
+    allreduce.mscclpp_dispose(context)
+
+
+def test_packets_between_two_nodes(ranks: Any) -> None:
+    ranks(2, packets_between_two_nodes).results()
+
+
+def compiled(comm: unisono.Communicator) -> None:
+    allreduce, _, fa, staging, _table = begun(comm)
+
+    def step(x: Any) -> Any:
+        out = torch.empty_like(x)
+        torch.ops.unisono.all_reduce(fa, x * 2, out, staging[comm.rank], MOST)
+        return out + 1
+
+    # Without a fake kernel there would be a break in the graph, which is an error here.
+    quick: Any = torch.compile(step, fullgraph=True, backend="aot_eager")
+    for seed in range(2):
+        all_inputs = inputs(comm.world_size, 100, torch.float32, seed)
+        assert torch.equal(quick(all_inputs[comm.rank]), 2 * sum(all_inputs) + 1)
+    comm.barrier()
+    allreduce.dispose(fa)
+
+
+def test_torch_compile_knows_what_the_operators_give(ranks: Any) -> None:
+    ranks(2, compiled).results()
 
 
 def without_a_driver(comm: unisono.Communicator) -> None:

@@ -87,7 +87,7 @@ DEVICE void copy_packs(const Sources<world>& parts, u64 index, void* message, u6
     Pack packs[count];
 #pragma unroll
     for (u32 rank = 0; rank < count; ++rank) {
-        packs[rank] = static_cast<const Pack*>(parts.of[rank])[index];
+        packs[rank] = held(static_cast<const Pack*>(parts.of[rank])[index]);
     }
 #pragma unroll
     for (u32 rank = 0; rank < count; ++rank) {

@@ -37,7 +37,7 @@ DEVICE void gather(const Sources<world>& inputs, void* output, u64 units) {
         Unit found[world];
 #pragma unroll
         for (u32 rank = 0; rank < world; ++rank) {
-            found[rank] = static_cast<const Unit*>(inputs.of[rank])[index];
+            found[rank] = held(static_cast<const Unit*>(inputs.of[rank])[index]);
         }
 #pragma unroll
         for (u32 rank = 0; rank < world; ++rank) {

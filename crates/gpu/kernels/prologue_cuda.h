@@ -77,6 +77,12 @@ DEVICE T* in_global(T* address) {
     return address;
 }
 
+// What is held while more is loaded: in registers, as it is.
+template <class Unit>
+DEVICE const Unit& held(const Unit& unit) {
+    return unit;
+}
+
 DEVICE u32 bits_of(float value) { return __float_as_uint(value); }
 DEVICE float float_of(u32 bits) { return __uint_as_float(bits); }
 

@@ -81,6 +81,10 @@ DEVICE T* in_global(T* address) {
     return address;
 }
 
+// What is held while more is loaded: word by word. Packs that are copied as wholes the compiler keeps in the thread's own memory.
+DEVICE Pack held(const Pack& pack) { return Pack{{pack.words[0], pack.words[1], pack.words[2], pack.words[3]}}; }
+DEVICE u16 held(u16 unit) { return unit; }
+
 DEVICE u32 bits_of(float value) { return __builtin_bit_cast(u32, value); }
 DEVICE float float_of(u32 bits) { return __builtin_bit_cast(float, bits); }
 

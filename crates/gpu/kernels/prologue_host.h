@@ -6,12 +6,23 @@
 
 #include <pthread.h>
 #include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 #define DEVICE static inline
 #define DEVICE_MEMBER static inline
 #define DEVICE_METHOD inline
+
+// What a check has found wrong. The first that fails is the last: a kernel that hangs takes its time at every one.
+static inline int judged(int wrong) {
+    if (wrong != 0) {
+        fflush(stdout);
+        exit(1);
+    }
+    return 0;
+}
 
 // As few as can meet eight peers.
 enum : u32 { BLOCK_THREADS = 8 };
@@ -80,6 +91,12 @@ DEVICE u64 ticks() {
 template <class T>
 DEVICE T* in_global(T* address) {
     return address;
+}
+
+// What is held while more is loaded: in registers, as it is.
+template <class Unit>
+DEVICE const Unit& held(const Unit& unit) {
+    return unit;
 }
 
 DEVICE u32 bits_of(float value) {

@@ -7,6 +7,7 @@
 //!
 //! The invariant: all ranks make the same calls in the same order, so row *n* means the same buffer everywhere.
 
+mod buffers;
 mod fused;
 mod multicast;
 mod table;
@@ -14,8 +15,10 @@ mod table;
 use std::collections::HashMap;
 use std::time::Duration;
 
+pub(crate) use buffers::check_buffers;
+use buffers::{bytes_from, check_aligned, check_apart};
 pub use fused::{FusedArtefact, RmsNorm};
-pub use multicast::{MULTICAST_PTX, Multicast, multicast_kernel};
+pub use multicast::{MULTICAST_PTX, multicast_kernel};
 use table::Table;
 
 use crate::driver::{Driver, Handle};
@@ -55,6 +58,8 @@ pub struct AllReduce<D: Driver> {
     signals: [u64; MAX_RANKS],
     /// What the own memory has behind its signals.
     scratch_bytes: usize,
+    /// As much of it as any launch has used: peers may still read what the last one left there.
+    scratch_used: usize,
     table: Table,
     /// Where a kernel says for whom it waited in vain: the host's memory. 0 once it has been given back.
     overdue: u64,
@@ -116,6 +121,7 @@ impl<D: Driver> AllReduce<D> {
             world,
             signals,
             scratch_bytes,
+            scratch_used: 0,
             table: Table::new(table, table_bytes),
             overdue,
             patience: Self::DEFAULT_PATIENCE,
@@ -160,8 +166,8 @@ impl<D: Driver> AllReduce<D> {
     ///
     /// # Errors
     ///
-    /// Before anything is put on the stream: [`Error::Misaligned`], [`Error::Overlap`], [`Error::NotRegistered`],
-    /// [`Error::TooSmall`], [`Error::TableFull`].
+    /// Before anything is put on the stream: [`Error::Misaligned`], [`Error::Overlap`], [`Error::InUse`] for an output where peers
+    /// read or write meanwhile, [`Error::NotRegistered`], [`Error::TooSmall`], [`Error::TableFull`].
     pub fn all_reduce(
         &mut self,
         input: u64,
@@ -185,7 +191,8 @@ impl<D: Driver> AllReduce<D> {
                 needed,
             });
         }
-        let inputs = self.inputs(input, bytes, staging)?;
+        self.scratch_used = self.scratch_used.max(needed);
+        let inputs = self.inputs((input, bytes), (output, bytes), staging)?;
         self.launch(plan, inputs, output, elements, dtype)
     }
 
@@ -214,7 +221,7 @@ impl<D: Driver> AllReduce<D> {
         if elements == 0 {
             return Ok(());
         }
-        let inputs = self.inputs(input, self.world * portion, staging)?;
+        let inputs = self.inputs((input, self.world * portion), (output, portion), staging)?;
         let blocks = plan::blocks(portion, self.most_blocks);
         self.launch(Plan { algorithm: Algorithm::ReduceScatter, blocks }, inputs, output, elements, dtype)
     }
@@ -239,7 +246,7 @@ impl<D: Driver> AllReduce<D> {
         if elements == 0 {
             return Ok(());
         }
-        let inputs = self.inputs(input, bytes, staging)?;
+        let inputs = self.inputs((input, bytes), (output, self.world * bytes), staging)?;
         let blocks = plan::blocks(bytes, self.most_blocks);
         self.launch(Plan { algorithm: Algorithm::AllGather, blocks }, inputs, output, bytes, dtype)
     }
@@ -370,12 +377,18 @@ impl<D: Driver> AllReduce<D> {
         closed.into_iter().collect()
     }
 
-    /// The row by which the peers find this input. What went wrong before is told first.
-    fn inputs(&mut self, input: u64, bytes: usize, staging: Option<Staging>) -> Result<u64, Error> {
+    /// The row by which the peers find this input. What went wrong before is told first. Of input and output, address and length.
+    fn inputs(
+        &mut self,
+        input: (u64, usize),
+        output: (u64, usize),
+        staging: Option<Staging>,
+    ) -> Result<u64, Error> {
         self.check_now()?;
+        self.check_own_memory(input, output, staging)?;
         match staging {
-            Some(staging) => self.stage(input, bytes, staging),
-            None => self.row_of(input, bytes),
+            Some(staging) => self.stage(input.0, input.1, staging),
+            None => self.row_of(input.0, input.1),
         }
     }
 
@@ -461,28 +474,4 @@ impl<D: Driver> Drop for AllReduce<D> {
         // Who wants to know what went wrong calls `dispose`.
         let _ = self.give_back();
     }
-}
-
-fn bytes_from<D: Driver>(driver: &D, address: u64) -> Result<usize, Error> {
-    let allocation = driver.allocation_of(address)?;
-    Ok(allocation.bytes - (address - allocation.base) as usize)
-}
-
-fn check_aligned(what: &'static str, address: u64) -> Result<(), Error> {
-    if address.is_multiple_of(16) { Ok(()) } else { Err(Error::Misaligned { what, address }) }
-}
-
-/// Address and length of each.
-fn check_apart(input: (u64, usize), output: (u64, usize)) -> Result<(), Error> {
-    let ends = |(address, bytes): (u64, usize)| address + bytes as u64;
-    if input.0 < ends(output) && output.0 < ends(input) {
-        return Err(Error::Overlap { input: input.0, output: output.0, bytes: input.1.min(output.1) });
-    }
-    Ok(())
-}
-
-pub(crate) fn check_buffers(input: u64, output: u64, bytes: usize) -> Result<(), Error> {
-    check_aligned("input", input)?;
-    check_aligned("output", output)?;
-    if input == output { Ok(()) } else { check_apart((input, bytes), (output, bytes)) }
 }

@@ -159,6 +159,12 @@ pub enum Error {
         /// What it is.
         found: String,
     },
+    /// An address in `UNISONO_GPU_ADDRESS`.
+    #[error("UNISONO_GPU_ADDRESS is {found:?}; it is to be an address of this machine, such as 10.0.0.5")]
+    Address {
+        /// What it is.
+        found: String,
+    },
     /// Something that this build does not have.
     #[error("not available in this build: {what}")]
     NotBuilt {
@@ -182,8 +188,11 @@ pub enum Error {
         hidden: usize,
     },
     /// Devices that have no switch that adds, or a driver that cannot use it.
-    #[error("this driver has no multicast objects; use another all-reduce")]
-    NoMulticast,
+    #[error("there are no multicast objects here: {why}; use another all-reduce")]
+    NoMulticast {
+        /// What is missing.
+        why: String,
+    },
     /// A quantisation level that there is not.
     #[error("there is no quantisation level {found}; 0 is none, 1 INT8, 2 INT6, 3 INT4")]
     Level {
@@ -199,6 +208,28 @@ pub enum Error {
         blocks: usize,
         /// Threads of each.
         threads: usize,
+    },
+    /// Blocks of fewer threads than a device's kernels were compiled for.
+    #[error("blocks of {found} threads: the kernels for this device are of blocks of {needed}")]
+    Threads {
+        /// What was asked for.
+        found: usize,
+        /// What there is.
+        needed: usize,
+    },
+    /// A buffer where the all-reduce's own memory is.
+    #[error(
+        "the {what}, {bytes} bytes at {address:#x}, touches {memory}, which the peers read or write meanwhile"
+    )]
+    InUse {
+        /// Input or output.
+        what: &'static str,
+        /// Its address.
+        address: u64,
+        /// Its length.
+        bytes: usize,
+        /// The memory that it touches.
+        memory: &'static str,
     },
     /// What only all-reduces by packets can meet with.
     #[error(transparent)]

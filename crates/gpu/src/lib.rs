@@ -31,11 +31,9 @@ mod plan;
 mod quick;
 pub mod surface;
 
-pub use all_reduce::{
-    AllReduce, FusedArtefact, MULTICAST_PTX, Multicast, Peers, RmsNorm, Staging, multicast_kernel,
-};
+pub use all_reduce::{AllReduce, FusedArtefact, MULTICAST_PTX, Peers, RmsNorm, Staging, multicast_kernel};
 pub use artefacts::{Artefact, Code, artefacts};
-pub use driver::Driver;
+pub use driver::{Driver, Multicast};
 pub use dtype::DType;
 pub use error::Error;
 pub use layout::{BLOCK_THREADS, MAX_BLOCKS, MAX_RANKS, META_BYTES, Overdue};

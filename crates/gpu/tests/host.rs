@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use common::{Options, World, exchange, inputs, sum};
 use unisono_gpu::driver::sim::Simulator;
-use unisono_gpu::{AllReduce, DType, Driver, Error, META_BYTES, Peers};
+use unisono_gpu::{AllReduce, DType, Driver, Error, META_BYTES, Peers, Staging};
 use unisono_ptx_sim::{Awaited, Stopped};
 
 const ELEMENTS: usize = 300;
@@ -147,6 +147,40 @@ fn what_cannot_be_done_is_refused_before_anything_is_on_the_stream() {
     assert_eq!(rank.register_buffer(&[at, at]), Ok(()));
     assert_eq!(rank.register_buffer(&[at, at]), Err(Error::TableFull { rows: 2 }));
     assert_eq!(rank.all_reduce(at, at, 0, DType::F32, None), Ok(()), "nothing is to be done");
+}
+
+#[test]
+fn buffers_where_the_all_reduce_itself_works_are_refused() {
+    const OWN: &str = "the all-reduce's own memory for signals and scratch";
+    const STAGING: &str = "the staging buffer";
+    let simulator = Simulator::new(2, false);
+    let devices: Vec<_> = (0..2).map(|device| simulator.device(device)).collect();
+    let (metas, stagings) = (exchange(&devices, META_BYTES + 4096), exchange(&devices, 4096));
+    let table = devices[0].allocate(256).unwrap();
+    let peers = Peers { meta: &metas[0], rank: 0, are_fully_connected: true };
+    let mut all_reduce = AllReduce::new(devices[0].clone(), &peers, table, 256).unwrap();
+    all_reduce.register_buffer(&stagings[0]).unwrap();
+    let (meta, staging, other) = (metas[0][0], stagings[0][0], devices[0].allocate(4096).unwrap());
+    let staged = Some(Staging { address: staging, bytes: 4096 });
+    let in_use = |what, address, memory| Err(Error::InUse { what, address, bytes: 256, memory });
+    let mut reduce = |input, output, staging| all_reduce.all_reduce(input, output, 64, DType::F32, staging);
+    assert_eq!(reduce(other, meta + 128, staged), in_use("output", meta + 128, OWN));
+    assert_eq!(reduce(meta + 3200, other, staged), in_use("input", meta + 3200, OWN));
+    assert_eq!(reduce(other, staging + 128, staged), in_use("output", staging + 128, STAGING));
+    assert_eq!(reduce(staging + 16, other, staged), in_use("input", staging + 16, STAGING));
+    // Behind what is used of the staging buffer, and from where it lies already.
+    reduce(other, staging + 256, staged).unwrap();
+    reduce(staging, other, staged).unwrap();
+    // One-shot uses no scratch. Two-shot does, and peers may still be reading it while the next call is under way.
+    let scratch = meta + META_BYTES as u64;
+    reduce(other, scratch, staged).unwrap();
+    reduce(staging, staging, None).unwrap();
+    assert_eq!(reduce(other, scratch + 112, staged), in_use("output", scratch + 112, OWN));
+    reduce(other, scratch + 128, staged).unwrap();
+    let refused = all_reduce.reduce_scatter(other, meta, 32, DType::F32, staged);
+    assert_eq!(refused, Err(Error::InUse { what: "output", address: meta, bytes: 128, memory: OWN }));
+    let refused = all_reduce.all_gather(other, staging, 32, DType::F32, staged);
+    assert_eq!(refused, Err(Error::InUse { what: "output", address: staging, bytes: 256, memory: STAGING }));
 }
 
 #[test]

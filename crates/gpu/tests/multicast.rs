@@ -5,7 +5,7 @@
 mod common;
 mod mutate;
 
-use common::{Options, World, exchange, inputs, sum};
+use common::{Options, World, inputs, sum};
 use mutate::{Ending, all_are_caught, alone, ended};
 use unisono_gpu::{DType, Driver, Error, MULTICAST_PTX, Multicast, multicast_kernel};
 
@@ -17,14 +17,9 @@ fn seeds() -> u64 {
 /// Memory of all ranks in one multicast object.
 fn object(ranks: &World, bytes: usize) -> Vec<Multicast> {
     let devices = ranks.devices();
-    let own: Vec<u64> = devices.iter().map(|device| device.allocate(bytes).unwrap()).collect();
     let handle = devices[0].create_multicast(devices.len(), bytes).unwrap();
-    let joined = devices.iter().zip(&own).map(|(device, own)| Multicast {
-        own: *own,
-        all: device.join_multicast(&handle, *own).unwrap(),
-        bytes,
-    });
-    joined.collect()
+    devices.iter().for_each(|device| device.join_multicast(&handle).unwrap());
+    devices.iter().map(|device| device.bind_multicast(&handle).unwrap()).collect()
 }
 
 /// Two launches one after the other, the next input written right after the last.
@@ -119,18 +114,19 @@ fn what_cannot_be_done_is_refused() {
     assert_eq!(refused(multicast, own + 512, 8), Error::Overlap { input: own, output: own + 512, bytes: 16 });
     let devices = ranks.devices();
     let handle = devices[0].create_multicast(2, 512).unwrap();
-    let short = devices[0].allocate(256).unwrap();
-    let refused = devices[0].join_multicast(&handle, short);
-    assert_eq!(
-        refused,
-        Err(Error::TooSmall { what: "the memory for a multicast object", found: 256, needed: 512 })
-    );
-    let memories = exchange(&devices, 512);
-    devices[0].join_multicast(&handle, memories[0][0]).unwrap();
-    assert!(matches!(devices[0].join_multicast(&handle, memories[0][0]), Err(Error::Driver { .. })), "twice");
-    assert!(
-        matches!(devices[1].join_multicast(&handle, memories[1][0]), Err(Error::Driver { .. })),
-        "a peer's"
-    );
-    assert!(matches!(devices[1].join_multicast(&[3; 64], memories[1][1]), Err(Error::Driver { .. })));
+    let is_refused = |done: Result<(), Error>, why: &str| match done {
+        Err(Error::Driver { reason, .. }) => assert!(reason.contains(why), "{reason}"),
+        other => panic!("{other:?}"),
+    };
+    is_refused(devices[0].bind_multicast(&handle).map(drop), "has not joined");
+    devices[0].join_multicast(&handle).unwrap();
+    is_refused(devices[0].join_multicast(&handle), "joined already");
+    is_refused(devices[0].bind_multicast(&handle).map(drop), "1 of 2 devices have joined");
+    is_refused(devices[1].join_multicast(&[3; 64]), "no multicast object");
+    devices[1].join_multicast(&handle).unwrap();
+    let of_first = devices[0].bind_multicast(&handle).unwrap();
+    is_refused(devices[0].bind_multicast(&handle).map(drop), "bound already");
+    devices[0].leave_multicast(&handle).unwrap();
+    is_refused(devices[0].leave_multicast(&handle), "has not joined");
+    assert!(devices[0].free(of_first.own).is_err(), "given back with the rest");
 }

@@ -182,9 +182,8 @@ const OF_QUICK: [Mutation; 11] = [
 /// Compiles all of them and hands them to the tests that run each in many orders.
 pub(super) fn run(workspace: &Workspace, nvrtc: &Nvrtc, sources: &Sources, count: &mut Count) -> Result<()> {
     let all = MUTATIONS.iter().chain(&OF_QUICK);
-    for mutation in all.filter(|mutation| mutation.file != CUDA).chain(&ON_THE_HOST) {
-        host::catch(workspace, host::MEETING, mutation.name, &mutated(sources, mutation)?)?;
-    }
+    let on_the_host = all.filter(|mutation| mutation.file != CUDA).chain(&ON_THE_HOST);
+    host::catch_all(workspace, &mutants_of(sources, host::MEETING, on_the_host)?)?;
     catch(workspace, nvrtc, sources, &MUTATIONS, "races", count)?;
     catch(workspace, nvrtc, sources, &OF_QUICK, "quick_races", count)
 }
@@ -218,6 +217,18 @@ fn catch(
     ]);
     command.args(["--", "mutants_of_the_source_are_caught", "--ignored", "--nocapture"]);
     step::run(&mut command, count)
+}
+
+/// What the program of the host's is to find out.
+pub(super) fn mutants_of<'a>(
+    sources: &Sources,
+    program: &'static str,
+    mutations: impl Iterator<Item = &'a Mutation>,
+) -> Result<Vec<host::Mutant>> {
+    let one = |mutation: &Mutation| {
+        Ok(host::Mutant { program, name: mutation.name, sources: mutated(sources, mutation)? })
+    };
+    mutations.map(one).collect()
 }
 
 pub(super) fn mutated(sources: &Sources, mutation: &Mutation) -> Result<Sources> {

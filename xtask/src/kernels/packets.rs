@@ -5,7 +5,7 @@ use std::fs;
 
 use anyhow::{Context, Result};
 
-use super::mutants::{CUDA, Mutation, mutated};
+use super::mutants::{CUDA, Mutation, mutants_of, mutated};
 use super::nvrtc::Nvrtc;
 use super::{Artefact, Sources, host};
 use crate::step::{self, Count};
@@ -132,9 +132,8 @@ pub(super) fn run(workspace: &Workspace, nvrtc: &Nvrtc, sources: &Sources, count
             fs::write(&path, bytes).with_context(|| format!("writing {}", path.display()))?;
         }
     }
-    for mutation in MUTATIONS.iter().filter(|mutation| mutation.file != CUDA).chain(&ON_THE_HOST) {
-        host::catch(workspace, PROGRAM, mutation.name, &mutated(sources, mutation)?)?;
-    }
+    let on_the_host = MUTATIONS.iter().filter(|mutation| mutation.file != CUDA).chain(&ON_THE_HOST);
+    host::catch_all(workspace, &mutants_of(sources, PROGRAM, on_the_host)?)?;
     let mut command = workspace.cargo();
     command.env("UNISONO_TEST_MUTANTS", &folder);
     command.args(["test", "--package", "unisono-gpu", "--features", "sim,remote", "--test", "packet_races"]);

@@ -6,10 +6,12 @@ use pyo3::prelude::*;
 
 use super::{Described, call, tensor};
 
-/// Bytes of a rank's signals.
+/// Bytes of a rank's signals, as callers on either platform reserve them.
 #[pyfunction]
-pub(crate) fn gpu_meta_size() -> usize {
-    unisono_gpu::META_BYTES
+#[pyo3(signature = (rocm=false))]
+pub(crate) fn gpu_meta_size(rocm: bool) -> i64 {
+    let surface = super::surface();
+    if rocm { surface.meta_size_rocm() } else { surface.meta_size() }
 }
 
 /// Begin an all-reduce, peers' memory by address.

@@ -119,7 +119,11 @@ impl<D: Driver> AllReduce<D> {
             let what = "the scratch behind the signals";
             return Err(Error::TooSmall { what, found: self.scratch_bytes, needed: bytes });
         }
-        let inputs = self.inputs(input, bytes, staging)?;
+        if algorithm == Algorithm::TwoShot {
+            self.scratch_used = self.scratch_used.max(bytes);
+        }
+        self.check_own_memory((input, bytes), (new_residual, bytes), staging)?;
+        let inputs = self.inputs((input, bytes), (output, bytes), staging)?;
         let mut parameters = self.call(inputs, output, elements).to_bytes();
         for word in [residual, new_residual, weight, (row / PACK_BYTES) as u64] {
             parameters.extend_from_slice(&word.to_le_bytes());

@@ -2,26 +2,15 @@
 //!
 //! Never chosen, only asked for: the switch adds in an order of its own, so the bits may differ from those of every other
 //! all-reduce here. It takes memory of a multicast object, which a driver makes where the devices can
-//! ([`Driver::create_multicast`]), and compute capability 9.0.
+//! ([`Driver::create_multicast`]: one rank makes it, all join it, all bind memory to it), and compute capability 9.0.
 
 use super::{AllReduce, check_aligned, check_apart};
 use crate::artefacts::Code;
-use crate::driver::Driver;
+use crate::driver::{Driver, Multicast};
 use crate::dtype::DType;
 use crate::error::Error;
 use crate::layout::{BLOCK_THREADS, PACK_BYTES};
 use crate::plan;
-
-/// Memory that lies in a multicast object, as one rank has it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Multicast {
-    /// Under which the rank reaches its own part: here its input goes.
-    pub own: u64,
-    /// Under which it reaches the parts of all at once: what [`Driver::join_multicast`] returned.
-    pub all: u64,
-    /// Its length.
-    pub bytes: usize,
-}
 
 /// The kernels, as they are shipped: PTX for compute capability 9.0 and newer.
 pub static MULTICAST_PTX: &str = MULTICAST.ptx;
@@ -67,6 +56,8 @@ impl<D: Driver> AllReduce<D> {
                 needed: bytes,
             });
         }
+        self.check_now()?;
+        self.check_own_memory((multicast.own, bytes), (output, bytes), None)?;
         if elements == 0 {
             return Ok(());
         }

@@ -1,8 +1,11 @@
 //! The driver of the machine at hand, chosen when the program runs.
 
+use std::sync::Arc;
+
 use crate::artefacts::Code;
-use crate::driver::{Allocation, Driver, Handle, Link, cuda, hip};
+use crate::driver::{Allocation, Driver, Handle, Link, Multicast, cuda, hip};
 use crate::error::Error;
+use crate::packet::{HostWords, MapHost};
 
 /// Whose devices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -163,6 +166,26 @@ impl Driver for Device {
         each!(self, device => device.close(base))
     }
 
+    fn create_multicast(&self, devices: usize, bytes: usize) -> Result<Handle, Error> {
+        each!(self, device => device.create_multicast(devices, bytes))
+    }
+
+    fn join_multicast(&self, handle: &Handle) -> Result<(), Error> {
+        each!(self, device => device.join_multicast(handle))
+    }
+
+    fn bind_multicast(&self, handle: &Handle) -> Result<Multicast, Error> {
+        each!(self, device => device.bind_multicast(handle))
+    }
+
+    fn leave_multicast(&self, handle: &Handle) -> Result<(), Error> {
+        each!(self, device => device.leave_multicast(handle))
+    }
+
+    fn has_fixed_blocks(&self) -> bool {
+        each!(self, device => device.has_fixed_blocks())
+    }
+
     fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<(), Error> {
         each!(self, device => device.copy(from, to, bytes))
     }
@@ -222,5 +245,15 @@ impl Driver for Device {
     unsafe fn lend(&self, address: u64, bytes: usize) -> Result<bool, Error> {
         // SAFETY: the caller's promise, handed on.
         unsafe { each!(self, device => device.lend(address, bytes)) }
+    }
+}
+
+impl MapHost for Device {
+    fn map_host(&self, words: &Arc<HostWords>) -> Result<u64, Error> {
+        each!(self, device => device.map_host(words))
+    }
+
+    fn unmap_host(&self, address: u64) -> Result<(), Error> {
+        each!(self, device => device.unmap_host(address))
     }
 }

@@ -8,6 +8,7 @@ pub mod cuda;
 pub mod hip;
 mod host;
 mod library;
+mod offered;
 #[cfg(feature = "sim")]
 pub mod sim;
 
@@ -38,6 +39,20 @@ pub enum Link {
     /// Not at all.
     None,
 }
+
+/// Memory that lies in a multicast object, as one rank has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Multicast {
+    /// Under which the rank reaches its own part: here its input goes.
+    pub own: u64,
+    /// Under which it reaches the parts of all at once.
+    pub all: u64,
+    /// Its length.
+    pub bytes: usize,
+}
+
+/// Of drivers for devices that know nothing of it.
+const NO_MULTICAST: &str = "the driver has none";
 
 /// One device and one stream on it, as a rank uses them. Addresses are the device's own.
 pub trait Driver {
@@ -81,26 +96,52 @@ pub trait Driver {
     /// Takes back what [`Driver::open`] mapped.
     fn close(&self, base: u64) -> Result<(), Error>;
 
-    /// A multicast object over so many devices, by which each of them joins it: each gives so much of its memory, and all of that
-    /// is reached at once.
+    /// A multicast object over so many devices, each of which is to have so much memory in it. One rank makes it, and gives its
+    /// handle to all. Then all join, and meet; then all bind, and meet; then launches may reach it.
     ///
     /// # Errors
     ///
-    /// [`Error::NoMulticast`] where the devices or the driver have none.
+    /// [`Error::NoMulticast`] where the devices or the driver have none: why.
     fn create_multicast(&self, devices: usize, bytes: usize) -> Result<Handle, Error> {
         let _ = (devices, bytes);
-        Err(Error::NoMulticast)
+        Err(Error::NoMulticast { why: NO_MULTICAST.to_owned() })
     }
 
-    /// Joins a multicast object with an own allocation; returns the address under which the memory of all is reached, once all
-    /// have joined.
+    /// The device takes part in a multicast object; also that of the rank that made it.
     ///
     /// # Errors
     ///
     /// As [`Driver::create_multicast`].
-    fn join_multicast(&self, handle: &Handle, base: u64) -> Result<u64, Error> {
-        let _ = (handle, base);
-        Err(Error::NoMulticast)
+    fn join_multicast(&self, handle: &Handle) -> Result<(), Error> {
+        let _ = handle;
+        Err(Error::NoMulticast { why: NO_MULTICAST.to_owned() })
+    }
+
+    /// New memory of this device in a multicast object. Only once all devices have joined: before, NVIDIA's driver waits for them,
+    /// however long that is. What is in the memory is not said.
+    ///
+    /// # Errors
+    ///
+    /// As [`Driver::create_multicast`].
+    fn bind_multicast(&self, handle: &Handle) -> Result<Multicast, Error> {
+        let _ = handle;
+        Err(Error::NoMulticast { why: NO_MULTICAST.to_owned() })
+    }
+
+    /// Gives back what [`Driver::create_multicast`], [`Driver::join_multicast`] and [`Driver::bind_multicast`] took. The streams of
+    /// all ranks must be empty.
+    ///
+    /// # Errors
+    ///
+    /// As [`Driver::create_multicast`].
+    fn leave_multicast(&self, handle: &Handle) -> Result<(), Error> {
+        let _ = handle;
+        Err(Error::NoMulticast { why: NO_MULTICAST.to_owned() })
+    }
+
+    /// Whether blocks have as many threads as kernels were compiled for, and no other number. Elsewhere fewer do as well.
+    fn has_fixed_blocks(&self) -> bool {
+        false
     }
 
     /// Copies on the stream, within what the device reaches.

@@ -7,6 +7,8 @@
 mod memory;
 mod multicast;
 mod process;
+mod reach;
+mod together;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -19,7 +21,7 @@ use std::time::Duration;
 use unisono_ptx_sim::{Allocations, Kernel, Launch, Machine, Memory, Module, Outside, Report, Stopped, Work};
 
 pub use self::process::{Graph as ProcessGraph, ProcessDevice};
-use super::{Allocation, Driver, Handle, Link};
+use super::{Allocation, Driver, Handle, Link, Multicast};
 use crate::artefacts::Code;
 use crate::error::Error;
 use crate::packet::{HostWords, MapHost};
@@ -258,8 +260,16 @@ impl Driver for Device {
         Ok(self.new_multicast(devices, bytes))
     }
 
-    fn join_multicast(&self, handle: &Handle, base: u64) -> Result<u64, Error> {
-        self.join(handle, base)
+    fn join_multicast(&self, handle: &Handle) -> Result<(), Error> {
+        self.join(handle)
+    }
+
+    fn bind_multicast(&self, handle: &Handle) -> Result<Multicast, Error> {
+        self.bind(handle)
+    }
+
+    fn leave_multicast(&self, handle: &Handle) -> Result<(), Error> {
+        self.leave(handle)
     }
 
     fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<(), Error> {

@@ -10,6 +10,7 @@
 //! Idle, the outgoing thread sleeps until a launch is announced. Launches out of a captured graph are not announced: once
 //! there is one, it looks a thousand times a second.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -38,7 +39,8 @@ struct Inner {
     wire: Box<dyn Wire>,
     /// The rank on the other side.
     opposite: usize,
-    patience: Duration,
+    /// In nanoseconds: whoever waits looks at it anew.
+    patience: AtomicU64,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -60,6 +62,7 @@ impl Carrier {
         patience: Duration,
     ) -> Result<Self, PacketError> {
         let (state, changed) = (Mutex::new(State::default()), Condvar::new());
+        let patience = AtomicU64::new(nanoseconds(patience));
         let inner = Arc::new(Inner { shared, wire, opposite, patience, state, changed });
         let mut carrier = Self { inner, threads: Vec::new() };
         // If the second cannot be had, the first is ended with the carrier.
@@ -81,6 +84,12 @@ impl Carrier {
         };
         self.threads.push(std::thread::Builder::new().name(name.to_owned()).spawn(masked).map_err(failed)?);
         Ok(())
+    }
+
+    /// From now on words that a kernel has announced have to be there within so long.
+    pub(super) fn set_patience(&self, patience: Duration) {
+        // Relaxed: nothing else is told by it.
+        self.inner.patience.store(nanoseconds(patience), Ordering::Relaxed);
     }
 
     /// A launch is on the stream.
@@ -123,6 +132,10 @@ impl Inner {
     fn change(&self, act: impl FnOnce(&mut State)) {
         act(&mut self.look());
         self.changed.notify_all();
+    }
+
+    fn patience(&self) -> Duration {
+        Duration::from_nanos(self.patience.load(Ordering::Relaxed))
     }
 
     fn is_ending(&self) -> bool {
@@ -191,7 +204,7 @@ impl Inner {
             for index in first..first + count {
                 let Some(data) = self.wait_for_word(base + index, number) else {
                     if !self.is_ending() {
-                        let (words, missing, patience) = (words as u32, index as u32, self.patience);
+                        let (words, missing, patience) = (words as u32, index as u32, self.patience());
                         self.fail(PacketError::NotWritten { number, words, missing, patience }, LINK_LOST);
                     }
                     return false;
@@ -216,7 +229,7 @@ impl Inner {
             if let Some(data) = self.shared.load(index, number) {
                 return Some(data);
             }
-            if start.elapsed() > self.patience || self.is_ending() {
+            if start.elapsed() > self.patience() || self.is_ending() {
                 return None;
             }
             rest.a_while();
@@ -241,6 +254,10 @@ impl Inner {
     }
 }
 
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
 /// How a thread waits for a device: it looks again at once, then yields, then sleeps, up to a millisecond at a time.
 #[derive(Debug)]
 struct Rest {
@@ -259,5 +276,58 @@ impl Rest {
             201..=300 => std::thread::yield_now(),
             looks => std::thread::sleep(Duration::from_micros(u64::from(looks - 280).min(1000))),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use super::super::crossing::DOORBELL;
+    use super::*;
+
+    /// Nothing ever comes over it.
+    #[derive(Debug, Default)]
+    struct Silence(AtomicBool);
+
+    impl Wire for Silence {
+        fn send(&self, _: Vec<u8>) {}
+
+        fn receive(&self) -> Arrived {
+            while !self.0.load(Ordering::Acquire) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            Arrived::Interrupted
+        }
+
+        fn interrupt(&self) {
+            self.0.store(true, Ordering::Release);
+        }
+
+        fn close(&self, _: Duration) {}
+    }
+
+    #[test]
+    fn a_patience_that_is_said_later_holds_for_what_is_waited_for_already() {
+        let shared = Shared::new(4, 4).unwrap();
+        let hour = Duration::from_secs(3600);
+        let carrier = Carrier::start(shared.clone(), Box::new(Silence::default()), 5, 1, hour).unwrap();
+        // The kernel rings for two words, and writes one.
+        shared.store(DOORBELL + 1, 1, 2);
+        shared.store(shared.outgoing(1), 1, 7);
+        carrier.announce();
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_millis(50) {
+            assert_eq!(carrier.failure(), None);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let patience = Duration::from_millis(10);
+        carrier.set_patience(patience);
+        while carrier.failure().is_none() {
+            assert!(start.elapsed() < Duration::from_secs(20), "it still waits");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let expected = PacketError::NotWritten { number: 1, words: 2, missing: 1, patience };
+        assert_eq!(carrier.failure(), Some(expected));
     }
 }

@@ -52,37 +52,116 @@ impl PacketConfig {
     }
 }
 
-/// A rank whose memory is ready, and that does not know the others' yet.
+/// A rank whose memory is ready, and that does not know the others' yet. Dropped, it gives back what it has allocated.
 #[derive(Debug)]
 pub struct Prepared<D: Driver> {
-    driver: D,
     config: PacketConfig,
-    progress: u64,
-    overdue: u64,
+    holdings: Holdings<D>,
     slot: usize,
     put: usize,
 }
 
-/// A rank's all-reduce by packets.
+/// A rank's all-reduce by packets. Dropped, it says goodbye and gives back what it has; [`PacketContext::dispose`] also tells what
+/// went wrong with that.
 #[derive(Debug)]
 pub struct PacketContext<D: Driver> {
-    driver: D,
     config: PacketConfig,
     /// What does not change from launch to launch.
     call: Call,
-    opened: Vec<u64>,
-    far: Option<Far<D>>,
     failure: Option<Error>,
+    // Before the memory: the carrier is the last to look at it.
+    far: Option<Far<D>>,
+    holdings: Holdings<D>,
 }
 
 /// What is there for the other node.
 #[derive(Debug)]
 struct Far<D: Driver> {
     carrier: Carrier,
-    /// The device reaches them.
-    _words: Arc<HostWords>,
+    words: Words<D>,
+}
+
+/// What was allocated and opened. Given back when it is dropped, at the latest.
+#[derive(Debug)]
+struct Holdings<D: Driver> {
+    driver: D,
+    opened: Vec<u64>,
+    /// Memory of the device's; 0 once it has been given back, or before there is any.
+    progress: u64,
+    /// The same of the host's.
+    overdue: u64,
+}
+
+impl<D: Driver> Holdings<D> {
+    fn new(driver: D) -> Result<Self, Error> {
+        let mut new = Self { driver, opened: Vec::new(), progress: 0, overdue: 0 };
+        new.progress = new.driver.allocate(PROGRESS_BYTES)?;
+        new.overdue = new.driver.allocate_host(OVERDUE_BYTES)?;
+        Ok(new)
+    }
+
+    /// Where a peer's scratch is here; the peer may say anything, so it is held against the allocation.
+    fn open_peer(&mut self, offer: &Offer, used: usize) -> Result<u64, Error> {
+        let base = self.driver.open(&offer.handle)?;
+        self.opened.push(base);
+        let found = self.driver.allocation_of(base)?.bytes;
+        let needed = usize::try_from(offer.offset).unwrap_or(usize::MAX).saturating_add(used);
+        if needed > found {
+            let what = "a peer's scratch lies in an allocation that";
+            return Err(Error::TooSmall { what, found, needed });
+        }
+        let address = base + offer.offset;
+        if !address.is_multiple_of(8) {
+            return Err(Error::Misaligned { what: "scratch of a peer", address });
+        }
+        Ok(address)
+    }
+
+    /// All of it, also where a part cannot be; the first error.
+    fn give_back(&mut self) -> Result<(), Error> {
+        let driver = &self.driver;
+        let mut done: Vec<_> = self.opened.drain(..).map(|base| driver.close(base)).collect();
+        for (address, free) in [
+            (&mut self.progress, D::free as fn(&D, u64) -> Result<(), Error>),
+            (&mut self.overdue, D::free_host),
+        ] {
+            let address = std::mem::take(address);
+            if address != 0 {
+                done.push(free(driver, address));
+            }
+        }
+        done.into_iter().collect()
+    }
+}
+
+impl<D: Driver> Drop for Holdings<D> {
+    fn drop(&mut self) {
+        // Who wants to know what went wrong calls `dispose`.
+        let _ = self.give_back();
+    }
+}
+
+/// Words of the host's that the device reaches.
+#[derive(Debug)]
+struct Words<D: Driver> {
+    driver: D,
     address: u64,
     unmap: fn(&D, u64) -> Result<(), Error>,
+    _words: Arc<HostWords>,
+}
+
+impl<D: Driver> Words<D> {
+    fn give_back(&mut self) -> Result<(), Error> {
+        let address = std::mem::take(&mut self.address);
+        if address == 0 { Ok(()) } else { (self.unmap)(&self.driver, address) }
+    }
+}
+
+impl<D: Driver> Drop for Words<D> {
+    fn drop(&mut self) {
+        // As above.
+        let _ = self.give_back();
+    }
 }
 
 impl<D: Driver> Prepared<D> {
@@ -111,23 +190,10 @@ impl<D: Driver> Prepared<D> {
         for begin in (0..scratch_bytes).step_by(ZEROED_AT_ONCE) {
             driver.write(scratch + begin as u64, &zeros[..zeros.len().min(scratch_bytes - begin)])?;
         }
-        let progress = driver.allocate(PROGRESS_BYTES)?;
-        let overdue = match driver.allocate_host(OVERDUE_BYTES) {
-            Ok(overdue) => overdue,
-            Err(refused) => {
-                drop(driver.free(progress));
-                return Err(refused);
-            }
-        };
+        let holdings = Holdings::new(driver)?;
         let (slot, put) = (shape.slot_words(scratch_bytes), shape.most_put_words(put_bytes));
-        let prepared = Self { driver, config, progress, overdue, slot, put };
-        match prepared.driver.write(progress, &first_call.max(1).to_le_bytes()) {
-            Ok(()) => Ok(prepared),
-            Err(refused) => {
-                drop(prepared.discard());
-                Err(refused)
-            }
-        }
+        holdings.driver.write(holdings.progress, &first_call.max(1).to_le_bytes())?;
+        Ok(Self { config, holdings, slot, put })
     }
 
     /// What the other ranks have to know, once the stream has come so far: bytes, for [`Prepared::connect`].
@@ -137,11 +203,12 @@ impl<D: Driver> Prepared<D> {
     /// [`Error::Driver`].
     pub fn offer(&self) -> Result<Vec<u8>, Error> {
         // Waits for the stream.
-        self.driver.synchronize()?;
+        let driver = &self.holdings.driver;
+        driver.synchronize()?;
         let (mut handle, mut offset) = ([0; 64], 0);
         if self.config.shape.ranks_per_node() > 1 {
-            let base = self.driver.allocation_of(self.config.scratch)?.base;
-            handle = self.driver.export(base)?;
+            let base = driver.allocation_of(self.config.scratch)?.base;
+            handle = driver.export(base)?;
             offset = self.config.scratch - base;
         }
         let (slot, put) = (self.slot as u64, self.put as u64);
@@ -164,7 +231,6 @@ impl<D: Driver> Prepared<D> {
     pub fn connect(self, offers: &[Vec<u8>]) -> Result<PacketContext<D>, Error> {
         let shape = self.config.shape;
         if shape.nodes() != 1 {
-            drop(self.discard());
             let (world, ranks_per_node) = (shape.world(), shape.ranks_per_node());
             return Err(PacketError::Nodes { world, ranks_per_node }.into());
         }
@@ -178,67 +244,42 @@ impl<D: Driver> Prepared<D> {
     /// As [`Prepared::connect`]; [`PacketError::Nodes`] where there is one node.
     pub fn connect_far(self, offers: &[Vec<u8>], wire: Box<dyn Wire>) -> Result<PacketContext<D>, Error>
     where
-        D: MapHost,
+        D: MapHost + Clone,
     {
         let (shape, config) = (self.config.shape, self.config);
         let (world, ranks_per_node) = (shape.world(), shape.ranks_per_node());
-        let Some(opposite) = shape.opposite() else {
-            drop(self.discard());
-            return Err(PacketError::Nodes { world, ranks_per_node }.into());
-        };
+        let opposite = shape.opposite().ok_or(PacketError::Nodes { world, ranks_per_node })?;
         let mut context = self.connected(offers)?;
         let (put, slot) = (context.call.put as usize, context.call.slot as usize);
-        let shared = Shared::new(put, slot);
-        let words = Arc::clone(shared.words());
-        let address = match context.driver.map_host(&words) {
-            Ok(address) => address,
-            Err(refused) => {
-                drop(context.dispose());
-                return Err(refused);
-            }
-        };
+        let shared = Shared::new(put, slot)?;
+        let driver = context.holdings.driver.clone();
+        let address = driver.map_host(shared.words())?;
+        let words = Words { driver, address, unmap: D::unmap_host, _words: Arc::clone(shared.words()) };
         let [outgoing, incoming, doorbell, stop] = shared.addresses(address);
         context.call = Call { outgoing, incoming, doorbell, stop, ..context.call };
-        match Carrier::start(shared, wire, opposite, config.first_call.max(1), config.patience) {
-            Ok(carrier) => {
-                context.far = Some(Far { carrier, _words: words, address, unmap: D::unmap_host });
-                Ok(context)
-            }
-            Err(refused) => {
-                drop(context.driver.unmap_host(address));
-                drop(context.dispose());
-                Err(refused.into())
-            }
-        }
+        let carrier = Carrier::start(shared, wire, opposite, config.first_call.max(1), config.patience)?;
+        context.far = Some(Far { carrier, words });
+        Ok(context)
     }
 
-    /// Gives back what was allocated, where nothing comes of it.
+    /// Gives back what was allocated, where nothing comes of it, and tells what went wrong with that.
     ///
     /// # Errors
     ///
     /// [`Error::Driver`]; what can be given back has been.
-    pub fn discard(self) -> Result<(), Error> {
-        give_back(&self.driver, &[], [self.progress, self.overdue])
+    pub fn discard(mut self) -> Result<(), Error> {
+        self.holdings.give_back()
     }
 
-    fn connected(self, offers: &[Vec<u8>]) -> Result<PacketContext<D>, Error> {
-        let mut opened = Vec::new();
-        match self.open(offers, &mut opened) {
-            Ok(call) => {
-                let Self { driver, config, .. } = self;
-                Ok(PacketContext { driver, config, call, opened, far: None, failure: None })
-            }
-            Err(refused) => {
-                // What was refused matters more than what cannot be given back.
-                drop(give_back(&self.driver, &opened, [self.progress, self.overdue]));
-                Err(refused)
-            }
-        }
+    fn connected(mut self, offers: &[Vec<u8>]) -> Result<PacketContext<D>, Error> {
+        let call = self.open(offers)?;
+        let Self { config, holdings, .. } = self;
+        Ok(PacketContext { config, call, failure: None, far: None, holdings })
     }
 
     /// What all launches are told, with the neighbours' scratch opened.
-    fn open(&self, offers: &[Vec<u8>], opened: &mut Vec<u64>) -> Result<Call, Error> {
-        let (shape, config) = (self.config.shape, &self.config);
+    fn open(&mut self, offers: &[Vec<u8>]) -> Result<Call, Error> {
+        let (shape, config) = (self.config.shape, self.config);
         if offers.len() != shape.world() {
             return Err(Error::Count { what: "offers", expected: shape.world(), found: offers.len() });
         }
@@ -254,7 +295,7 @@ impl<D: Driver> Prepared<D> {
         for (local, rank) in shape.neighbours().enumerate() {
             scratch[local] = match rank == shape.rank() {
                 true => config.scratch,
-                false => self.open_peer(&offers[rank], used, opened)?,
+                false => self.holdings.open_peer(&offers[rank], used)?,
             };
         }
         Ok(Call {
@@ -262,9 +303,9 @@ impl<D: Driver> Prepared<D> {
             output: 0,
             elements: 0,
             longest: 0,
-            patience: self.driver.ticks(config.patience),
-            overdue: self.overdue,
-            progress: self.progress,
+            patience: self.holdings.driver.ticks(config.patience),
+            overdue: self.holdings.overdue,
+            progress: self.holdings.progress,
             scratch,
             // Alone on its node a rank has no slots, and what it puts is written anew word by word.
             slot: if shape.ranks_per_node() == 1 { put } else { slot },
@@ -278,23 +319,6 @@ impl<D: Driver> Prepared<D> {
             node: shape.node() as u32,
             sum: config.sum.code(),
         })
-    }
-
-    /// Where a peer's scratch is here; the peer may say anything, so it is held against the allocation.
-    fn open_peer(&self, offer: &Offer, used: usize, opened: &mut Vec<u64>) -> Result<u64, Error> {
-        let base = self.driver.open(&offer.handle)?;
-        opened.push(base);
-        let found = self.driver.allocation_of(base)?.bytes;
-        let needed = usize::try_from(offer.offset).unwrap_or(usize::MAX).saturating_add(used);
-        if needed > found {
-            let what = "a peer's scratch lies in an allocation that";
-            return Err(Error::TooSmall { what, found, needed });
-        }
-        let address = base + offer.offset;
-        if !address.is_multiple_of(8) {
-            return Err(Error::Misaligned { what: "scratch of a peer", address });
-        }
-        Ok(address)
     }
 }
 
@@ -333,10 +357,11 @@ impl<D: Driver> PacketContext<D> {
         }
         let call = Call { input, output, elements: elements as u64, longest: longest as u64, ..self.call };
         let kernel = if shape.nodes() == 1 { PacketKernel::Near } else { PacketKernel::Far };
-        let kernel = self.driver.kernel(&kernel.code(), &kernel.name(dtype, shape.ranks_per_node()))?;
+        let kernel =
+            self.holdings.driver.kernel(&kernel.code(), &kernel.name(dtype, shape.ranks_per_node()))?;
         // Asked before: what is on the stream must be announced.
-        let is_captured = self.far.is_some() && self.driver.is_capturing()?;
-        self.driver.launch(&kernel, blocks, BLOCK_THREADS, &call.to_bytes())?;
+        let is_captured = self.far.is_some() && self.holdings.driver.is_capturing()?;
+        self.holdings.driver.launch(&kernel, blocks, BLOCK_THREADS, &call.to_bytes())?;
         if let Some(far) = &self.far {
             if is_captured { far.carrier.expect_replays() } else { far.carrier.announce() }
         }
@@ -350,19 +375,19 @@ impl<D: Driver> PacketContext<D> {
     ///
     /// [`Error::Overdue`]: for whom it waited. [`PacketError::Link`], [`PacketError::NotWritten`].
     pub fn check(&mut self) -> Result<(), Error> {
-        self.driver.synchronize()?;
+        self.holdings.driver.synchronize()?;
         self.check_now()
     }
 
     /// The device, and the stream on it.
     pub fn driver(&self) -> &D {
-        &self.driver
+        &self.holdings.driver
     }
 
     /// As [`PacketContext::check`], without waiting. Every all-reduce asks first.
     fn check_now(&mut self) -> Result<(), Error> {
         let mut record = [0; OVERDUE_BYTES];
-        self.driver.peek(self.call.overdue, &mut record)?;
+        self.holdings.driver.peek(self.call.overdue, &mut record)?;
         let overdue = Overdue::from_bytes(&record);
         let overdue = overdue.map(|overdue| Error::Overdue { overdue, patience: self.config.patience });
         if self.failure.is_none() {
@@ -376,10 +401,13 @@ impl<D: Driver> PacketContext<D> {
         self.config.shape
     }
 
-    /// From now on launches wait so long for a word.
+    /// From now on launches wait so long for a word, and so does what takes words to the other node.
     pub fn set_patience(&mut self, patience: Duration) {
         self.config.patience = patience;
-        self.call.patience = self.driver.ticks(patience);
+        self.call.patience = self.holdings.driver.ticks(patience);
+        if let Some(far) = &self.far {
+            far.carrier.set_patience(patience);
+        }
     }
 
     /// Gives back what was opened and allocated; says goodbye to the other node. The stream must be empty, on all ranks.
@@ -387,24 +415,20 @@ impl<D: Driver> PacketContext<D> {
     /// # Errors
     ///
     /// [`Error::Driver`]; what can be given back has been.
-    pub fn dispose(self) -> Result<(), Error> {
-        let Self { driver, call, opened, far, .. } = self;
-        let given_back = give_back(&driver, &opened, [call.progress, call.overdue]);
-        let Some(Far { carrier, address, unmap, .. }) = far else { return given_back };
-        drop(carrier);
-        given_back.and(unmap(&driver, address))
+    pub fn dispose(mut self) -> Result<(), Error> {
+        let unmapped = match self.far.take() {
+            Some(Far { carrier, mut words }) => {
+                drop(carrier);
+                words.give_back()
+            }
+            None => Ok(()),
+        };
+        self.holdings.give_back().and(unmapped)
     }
 
     fn link_failure(&self) -> Option<Error> {
         self.far.as_ref()?.carrier.failure().map(Error::Packet)
     }
-}
-
-/// Closes and frees all of it, also where one cannot be.
-fn give_back<D: Driver>(driver: &D, opened: &[u64], [progress, overdue]: [u64; 2]) -> Result<(), Error> {
-    let mut done: Vec<_> = opened.iter().map(|base| driver.close(*base)).collect();
-    done.extend([driver.free(progress), driver.free_host(overdue)]);
-    done.into_iter().collect()
 }
 
 /// As many blocks of 512 threads as there are threads in these.

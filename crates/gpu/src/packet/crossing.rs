@@ -8,9 +8,10 @@ use std::sync::atomic::Ordering;
 
 use super::call::next_number;
 use super::host_words::HostWords;
+use crate::error::Error;
 
 /// Where things lie in the words that kernel and host share.
-const DOORBELL: usize = 0;
+pub(super) const DOORBELL: usize = 0;
 const STOP: usize = 16;
 const OUTGOING: usize = 32;
 /// Words of a part.
@@ -34,8 +35,8 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(put: usize, slot: usize) -> Self {
-        Self { words: Arc::new(HostWords::new(OUTGOING + 4 * put)), put, slot }
+    pub(super) fn new(put: usize, slot: usize) -> Result<Self, Error> {
+        Ok(Self { words: Arc::new(HostWords::new(OUTGOING + 4 * put)?), put, slot })
     }
 
     pub(super) fn words(&self) -> &Arc<HostWords> {
@@ -166,7 +167,7 @@ mod tests {
 
     #[test]
     fn parts_become_words_of_their_call_in_the_area_of_its_parity() {
-        let shared = Shared::new(4, 4);
+        let shared = Shared::new(4, 4).unwrap();
         let mut inflow = Inflow::new(1);
         inflow.take(&part(1, 0, 3, &[7, 8]), &shared).unwrap();
         inflow.take(&part(1, 2, 3, &[9]), &shared).unwrap();
@@ -193,16 +194,16 @@ mod tests {
             vec![1],
         ] {
             let mut inflow = Inflow::new(1);
-            assert!(inflow.take(&wrong, &Shared::new(4, 4)).is_err(), "{wrong:?}");
+            assert!(inflow.take(&wrong, &Shared::new(4, 4).unwrap()).is_err(), "{wrong:?}");
         }
         let mut inflow = Inflow::new(1);
-        inflow.take(&part(1, 0, 0, &[]), &Shared::new(4, 4)).unwrap();
+        inflow.take(&part(1, 0, 0, &[]), &Shared::new(4, 4).unwrap()).unwrap();
         assert_eq!(inflow.number, 2);
     }
 
     #[test]
     fn a_bell_that_was_rung_over_is_that_of_a_call_that_puts_nothing() {
-        let shared = Shared::new(4, 4);
+        let shared = Shared::new(4, 4).unwrap();
         let ring = |number: u32, words| shared.store(DOORBELL + number as usize % 2, number, words);
         // Never rung, also where 0 is nearly next.
         assert_eq!((shared.rung(2), shared.rung(u32::MAX - 1)), (None, None));
@@ -217,7 +218,7 @@ mod tests {
 
     #[test]
     fn no_word_keeps_an_old_number_for_ever() {
-        let shared = Shared::new(6, 3);
+        let shared = Shared::new(6, 3).unwrap();
         let mut inflow = Inflow::new(1);
         inflow.take(&part(1, 0, 6, &[1; 6]), &shared).unwrap();
         for number in 2..10 {

@@ -6,6 +6,8 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use unisono_os::mapping::Mapping;
+
 use crate::driver::Driver;
 use crate::error::Error;
 
@@ -13,24 +15,25 @@ use crate::error::Error;
 const PAGE_BYTES: usize = 4096;
 const WORD_BYTES: usize = 8;
 
-/// Zeroed words that begin where a page does, and have their pages to themselves.
+/// Zeroed words that begin where a page does, and have their pages to themselves. A forked child has none of them: pages that both
+/// have would be copied when one writes, and the device would go on with the other's.
 #[derive(Debug)]
 pub struct HostWords {
-    memory: Box<[AtomicU64]>,
-    /// The first word of the first whole page.
-    first: usize,
+    memory: Mapping,
     count: usize,
 }
 
 impl HostWords {
     /// So many of them.
-    pub fn new(count: usize) -> Self {
-        let per_page = PAGE_BYTES / WORD_BYTES;
-        let rounded = count.next_multiple_of(per_page);
-        let memory: Box<[_]> = (0..rounded + per_page - 1).map(|_| AtomicU64::new(0)).collect();
-        let at = memory.as_ptr().addr();
-        let first = (at.next_multiple_of(PAGE_BYTES) - at) / WORD_BYTES;
-        Self { memory, first, count }
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Driver`] with what the system said where there is no memory.
+    pub fn new(count: usize) -> Result<Self, Error> {
+        let bytes = (count * WORD_BYTES).next_multiple_of(PAGE_BYTES).max(PAGE_BYTES);
+        let refused =
+            |problem: unisono_os::OsError| Error::Driver { call: "mmap", reason: problem.to_string() };
+        Ok(Self { memory: Mapping::anonymous(bytes).map_err(refused)?, count })
     }
 
     /// How many there are.
@@ -40,13 +43,12 @@ impl HostWords {
 
     /// One of them, if there are so many.
     pub fn get(&self, index: usize) -> Option<&AtomicU64> {
-        if index < self.count { self.memory.get(self.first + index) } else { None }
+        if index < self.count { self.memory.atomic_u64(index * WORD_BYTES) } else { None }
     }
 
     /// Where they begin, at a multiple of 4096, and how many bytes to map: whole pages. For drivers.
-    pub fn pages(&self) -> (*const AtomicU64, usize) {
-        let bytes = (self.count * WORD_BYTES).next_multiple_of(PAGE_BYTES);
-        (self.memory[self.first..].as_ptr(), bytes)
+    pub fn pages(&self) -> (*mut u8, usize) {
+        (self.memory.as_ptr(), self.memory.len())
     }
 }
 
@@ -75,14 +77,11 @@ mod tests {
     #[test]
     fn words_have_their_pages_to_themselves() {
         for count in [1, 511, 512, 513] {
-            let words = HostWords::new(count);
+            let words = HostWords::new(count).unwrap();
             let (at, bytes) = words.pages();
             assert!(at.addr().is_multiple_of(PAGE_BYTES) && bytes.is_multiple_of(PAGE_BYTES));
             assert!(bytes >= count * WORD_BYTES);
             assert!(words.get(count - 1).is_some() && words.get(count).is_none());
-            // The last page lies within what was allocated.
-            let end = words.memory.as_ptr().addr() + words.memory.len() * WORD_BYTES;
-            assert!(at.addr() + bytes <= end);
         }
     }
 }

@@ -53,13 +53,7 @@ pub fn init_near<D: Driver>(
     let gathered = prepared
         .offer()
         .and_then(|offer| Ok(gather(peers.id, shape.rank(), shape.world(), &offer, deadline)?));
-    match gathered {
-        Ok(offers) => prepared.connect(&offers),
-        Err(refused) => {
-            drop(prepared.discard());
-            Err(refused)
-        }
-    }
+    prepared.connect(&gathered?)
 }
 
 /// The context of a rank of two nodes. All ranks call it at once. Packets for the other node are published at `ip`, an address of
@@ -70,7 +64,7 @@ pub fn init_near<D: Driver>(
 /// What [`Prepared::new`], [`gather`] and [`Prepared::connect_far`] return; [`PacketError::Link`] where the opposite rank cannot be
 /// reached.
 #[cfg(feature = "remote")]
-pub fn init_far<D: super::host_words::MapHost>(
+pub fn init_far<D: super::host_words::MapHost + Clone>(
     driver: D,
     config: PacketConfig,
     peers: &PacketPeers<'_>,
@@ -96,11 +90,6 @@ pub fn init_far<D: super::host_words::MapHost>(
         let address = address.ok_or_else(|| PacketError::Link { rank: opposite, problem: problem() })?;
         Ok((offers, listener.join(opposite, address, deadline)?))
     });
-    match gathered {
-        Ok((offers, wire)) => prepared.connect_far(&offers, Box::new(wire)),
-        Err(refused) => {
-            drop(prepared.discard());
-            Err(refused)
-        }
-    }
+    let (offers, wire) = gathered?;
+    prepared.connect_far(&offers, Box::new(wire))
 }

@@ -43,7 +43,8 @@ pub struct QuickOptions {
     /// one for each multiprocessor of an A100. An MI300X has room for [`QUICK_BLOCKS`]. Memory is taken for all of them, 64 KiB
     /// each, a little more for odd numbers of ranks.
     pub most_blocks: usize,
-    /// Threads of a block: [`QUICK_THREADS`]. On simulated devices also 32, 64 or 128, which takes less time.
+    /// Threads of a block: [`QUICK_THREADS`]. Elsewhere than on AMD's devices also 32, 64 or 128, which takes less time where devices
+    /// are simulated.
     pub threads: usize,
 }
 
@@ -101,7 +102,8 @@ impl<D: Driver> QuickAllReduce<D> {
     ///
     /// # Errors
     ///
-    /// [`Error::World`], [`Error::Rank`]; [`Error::Options`] for blocks or threads that no kernel has; [`Error::Driver`].
+    /// [`Error::World`], [`Error::Rank`]; [`Error::Options`] for blocks or threads that no kernel has, [`Error::Threads`] for threads
+    /// that those of this device do not have; [`Error::Driver`].
     pub fn new(driver: D, rank: usize, world: usize, options: QuickOptions) -> Result<Self, Error> {
         if !(2..=MAX_RANKS).contains(&world) {
             return Err(Error::World { world });
@@ -113,16 +115,15 @@ impl<D: Driver> QuickAllReduce<D> {
         if !(1..=QUICK_BLOCKS).contains(&most_blocks) || ![32, 64, 128, QUICK_THREADS].contains(&threads) {
             return Err(Error::Options { blocks: most_blocks, threads });
         }
+        if threads != QUICK_THREADS && driver.has_fixed_blocks() {
+            return Err(Error::Threads { found: threads, needed: QUICK_THREADS });
+        }
         let memory = driver.allocate_uncached(layout::memory_bytes(world, most_blocks, threads))?;
-        let overdue = match driver.allocate_host(OVERDUE_BYTES) {
-            Ok(overdue) => overdue,
-            Err(problem) => {
-                driver.free(memory)?;
-                return Err(problem);
-            }
-        };
         let patience = AllReduce::<D>::DEFAULT_PATIENCE;
-        Ok(Self { driver, rank, world, options, memory, signals: None, overdue, patience })
+        // From here on it is given back with the rest.
+        let mut new = Self { driver, rank, world, options, memory, signals: None, overdue: 0, patience };
+        new.overdue = new.driver.allocate_host(OVERDUE_BYTES)?;
+        Ok(new)
     }
 
     /// The device, and the stream on it.
@@ -159,7 +160,8 @@ impl<D: Driver> QuickAllReduce<D> {
             match self.opened(&handles[peer]) {
                 Ok(address) => signals[peer] = address,
                 Err(problem) => {
-                    self.close(&signals)?;
+                    // What went wrong first is what is told.
+                    let _ = self.close(&signals);
                     return Err(problem);
                 }
             }
@@ -251,28 +253,50 @@ impl<D: Driver> QuickAllReduce<D> {
     /// # Errors
     ///
     /// [`Error::Driver`]; what can be given back has been.
-    pub fn destroy(self) -> Result<(), Error> {
-        let closed = self.signals.map_or(Ok(()), |signals| self.close(&signals));
-        let freed = [self.driver.free(self.memory), self.driver.free_host(self.overdue)];
-        closed.and_then(|()| freed.into_iter().collect())
+    pub fn destroy(mut self) -> Result<(), Error> {
+        self.give_back()
+    }
+
+    /// All of it, also where a part cannot be; the first error.
+    fn give_back(&mut self) -> Result<(), Error> {
+        let mut done = vec![self.signals.take().map_or(Ok(()), |signals| self.close(&signals))];
+        let (memory, overdue) = (std::mem::take(&mut self.memory), std::mem::take(&mut self.overdue));
+        if memory != 0 {
+            done.push(self.driver.free(memory));
+        }
+        if overdue != 0 {
+            done.push(self.driver.free_host(overdue));
+        }
+        done.into_iter().collect()
     }
 
     fn opened(&self, handle: &Handle) -> Result<u64, Error> {
         let needed = layout::memory_bytes(self.world, self.options.most_blocks, self.options.threads);
         let address = self.driver.open(handle)?;
-        let found = self.driver.allocation_of(address)?.bytes;
-        if found < needed {
-            self.driver.close(address)?;
-            return Err(Error::TooSmall { what: "a peer's memory for the quick all-reduce", found, needed });
-        }
-        Ok(address)
+        let refused = match self.driver.allocation_of(address) {
+            Ok(found) if found.bytes >= needed => return Ok(address),
+            Ok(found) => {
+                let what = "a peer's memory for the quick all-reduce";
+                Error::TooSmall { what, found: found.bytes, needed }
+            }
+            Err(problem) => problem,
+        };
+        let _ = self.driver.close(address);
+        Err(refused)
     }
 
-    /// Closes the peers' memories that are open.
+    /// Closes the peers' memories that are open. To be done before the own memory is forgotten.
     fn close(&self, signals: &[u64; MAX_RANKS]) -> Result<(), Error> {
         let peers = signals.iter().filter(|address| **address != 0 && **address != self.memory);
         let closed = peers.map(|address| self.driver.close(*address)).collect::<Vec<_>>();
         closed.into_iter().collect()
+    }
+}
+
+impl<D: Driver> Drop for QuickAllReduce<D> {
+    fn drop(&mut self) {
+        // Who wants to know what went wrong calls `destroy`.
+        let _ = self.give_back();
     }
 }
 

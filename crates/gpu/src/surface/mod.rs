@@ -10,7 +10,7 @@
 
 pub mod cuda;
 pub mod p2p;
-mod packet;
+pub mod packet;
 mod quick;
 pub mod rocm;
 mod table;
@@ -62,7 +62,8 @@ impl Surface {
         Ok(device)
     }
 
-    /// Bytes of a rank's signals; behind them its memory has as much as the largest message.
+    /// Bytes of a rank's signals; behind them its memory has as much as the largest message. [`Surface::meta_size_rocm`] is what it
+    /// is on AMD's platform.
     pub fn meta_size(&self) -> i64 {
         META_BYTES as i64
     }

@@ -1,7 +1,11 @@
 //! Whether devices really read and write each other's memory: a driver's word is not enough, since some say so and give other
 //! bytes.
 //!
-//! All ranks take part, each in its process: each writes into every peer's memory and reads what the peers wrote into its own.
+//! All ranks take part, each in its process: each writes into every peer's memory and reads what the peers wrote into its own. What
+//! was found to work is remembered, pair by pair, as long as the process lives; what was not is tried again.
+
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
 
 use crate::driver::{Driver, Handle};
 use crate::error::Error;
@@ -12,12 +16,40 @@ pub type Exchange<'a> = dyn FnMut(&[u8]) -> Result<Vec<Vec<u8>>, Error> + 'a;
 /// Bytes that a rank writes for each peer.
 const BYTES: usize = 256;
 
-/// Tries it out.
+/// Devices by their identities, the own one first, that have been found to reach each other's memory.
+type Pairs = HashSet<(Vec<u8>, Vec<u8>)>;
+
+fn with_known<T>(act: impl FnOnce(&mut Pairs) -> T) -> T {
+    static KNOWN: Mutex<Option<Pairs>> = Mutex::new(None);
+    act(KNOWN.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default())
+}
+
+/// Tries it out, unless all ranks remember that it works between them.
 ///
 /// # Errors
 ///
 /// [`Error::NoPeerAccess`], on the rank that saw it, with whose memory it was; [`Error::Driver`]; what `exchange` returns.
 pub fn check<D: Driver>(
+    driver: &D,
+    rank: usize,
+    world: usize,
+    exchange: &mut Exchange<'_>,
+) -> Result<(), Error> {
+    // A device that cannot say which it is is remembered by nobody.
+    let identity = driver.identity().unwrap_or_default().into_bytes();
+    let identities = exchange(&identity)?;
+    super::check_count("ranks", world, identities.len())?;
+    let pairs = || identities.iter().map(|peer| (identity.clone(), peer.clone()));
+    let is_known = with_known(|known| pairs().all(|pair| !pair.1.is_empty() && known.contains(&pair)));
+    if exchange(&[u8::from(is_known)])?.iter().all(|answer| answer[..] == [1]) {
+        return Ok(());
+    }
+    try_together(driver, rank, world, exchange)?;
+    with_known(|known| known.extend(pairs()));
+    Ok(())
+}
+
+fn try_together<D: Driver>(
     driver: &D,
     rank: usize,
     world: usize,

@@ -1,13 +1,15 @@
 //! Packet all-reduce (`mscclpp_*`): for the shortest messages; by upstream's names, arguments in the order of the operators'
-//! schemas. Between the ranks of one node; two nodes need a carrier, for which see [`crate::packet`].
+//! schemas. Between the ranks of one node, or of two.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::{Surface, Tensor, tensor};
 use crate::driver::Driver;
 use crate::driver::any::Device;
 use crate::error::Error;
+#[cfg(feature = "remote")]
+use crate::packet::init_far;
 use crate::packet::{PacketConfig, PacketContext, PacketPeers, Shape, UniqueId, init_near};
 
 /// What a handle of these functions is of, in errors.
@@ -16,26 +18,44 @@ const PACKET: &str = "packet context";
 /// How long ranks wait for one another when they begin.
 const TIMEOUT: Duration = Duration::from_secs(300);
 
+/// The environment variable that says at which of its addresses other machines reach this one.
+pub const ADDRESS_VARIABLE: &str = "UNISONO_GPU_ADDRESS";
+
+/// Where ranks of all nodes find this machine.
+fn own_address() -> Result<IpAddr, Error> {
+    match std::env::var(ADDRESS_VARIABLE).ok().filter(|found| !found.is_empty()) {
+        Some(found) => found.parse().map_err(|_| Error::Address { found }),
+        #[cfg(feature = "remote")]
+        None => Ok(unisono_remote::own_ip()),
+        #[cfg(not(feature = "remote"))]
+        None => Ok(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST)),
+    }
+}
+
 impl Surface {
     /// `mscclpp_generate_unique_id() -> Tensor`: 128 bytes by which ranks find one another, drawn by the process that is to be
-    /// rank 0. They are a secret.
+    /// rank 0. They are a secret. Until the ranks have gathered, it listens where other machines reach this one: at
+    /// [`ADDRESS_VARIABLE`], else at the address from which this machine would send; 127.0.0.1 keeps it here.
     ///
     /// # Errors
     ///
-    /// [`Error::Packet`].
+    /// [`Error::Packet`], [`Error::Address`].
     pub fn mscclpp_generate_unique_id(&self) -> Result<Vec<u8>, Error> {
-        Ok(UniqueId::generate(IpAddr::V4(Ipv4Addr::LOCALHOST))?.to_bytes().to_vec())
+        Ok(UniqueId::generate(own_address()?)?.to_bytes().to_vec())
     }
 
     /// `mscclpp_init_context(Tensor unique_id, int rank, int world_size, Tensor scratch, Tensor put_buffer, int nranks_per_node,
     /// int[] rank_to_node, int[] rank_to_ib, int context_selection) -> int`: begins one; all ranks call it at once.
     ///
-    /// `scratch` is zeroed device memory that is an allocation of its own, 8 times the longest message; selection 1 is one node.
-    /// Nothing is asked of `put_buffer` and `rank_to_ib` then.
+    /// `scratch` is device memory, 8 times the longest message. Selection 1 is one node; nothing is asked of `put_buffer` then.
+    /// Selection 2 is two nodes: as many bytes as `put_buffer` has are taken of the host's memory for what goes to the other one. Between
+    /// nodes it goes over tcp, from the address that [`ADDRESS_VARIABLE`] says, or that this machine would send from; nothing is asked
+    /// of `rank_to_ib`.
     ///
     /// # Errors
     ///
-    /// [`Error::Packet`], [`Error::Driver`]; [`Error::NotBuilt`] for selection 2, two nodes.
+    /// [`Error::Packet`], [`Error::Driver`], [`Error::Address`]; [`Error::NotBuilt`] for two nodes in a build without the feature
+    /// `remote`.
     #[allow(clippy::too_many_arguments, reason = "the operator's")]
     pub fn mscclpp_init_context(
         &self,
@@ -49,15 +69,9 @@ impl Surface {
         rank_to_node: &[i64],
         context_selection: i64,
     ) -> Result<i64, Error> {
-        match context_selection {
-            1 => {}
-            2 => {
-                return Err(Error::NotBuilt { what: "a packet context between two nodes, by this function" });
-            }
-            _ => {
-                let problem = format!("context_selection is {context_selection}; 1 is one node, 2 two nodes");
-                return Err(Error::Tensor { problem });
-            }
+        if !(1..=2).contains(&context_selection) {
+            let problem = format!("context_selection is {context_selection}; 1 is one node, 2 two nodes");
+            return Err(Error::Tensor { problem });
         }
         let number = |number: i64| usize::try_from(number).unwrap_or(usize::MAX);
         let shape = Shape::new(number(rank), number(world_size), number(nranks_per_node))?;
@@ -66,7 +80,14 @@ impl Surface {
         let id = UniqueId::from_bytes(unique_id)?;
         let peers = PacketPeers { id: &id, rank_to_node: &rank_to_node, timeout: TIMEOUT };
         let config = PacketConfig::new(shape, scratch.address, scratch.bytes(), put_buffer.bytes());
-        Ok(self.packets.add(init_near(device, config, &peers)?))
+        let context = match context_selection {
+            1 => init_near(device, config, &peers)?,
+            #[cfg(feature = "remote")]
+            _ => init_far(device, config, &peers, own_address()?)?,
+            #[cfg(not(feature = "remote"))]
+            _ => return Err(Error::NotBuilt { what: "packets between two nodes (feature `remote`)" }),
+        };
+        Ok(self.packets.add(context))
     }
 
     /// `mscclpp_allreduce(int context, Tensor inp, Tensor! out, int nthreads, int nblocks) -> ()`: puts one on the stream.

@@ -7,7 +7,17 @@ use crate::driver::any::Device;
 use crate::driver::{Driver, Handle};
 use crate::error::Error;
 
+/// What callers on AMD's platform reserve for a rank's signals: the original has more of them there. The kernels need
+/// [`META_BYTES`](crate::META_BYTES), and begin their scratch behind those.
+const META_BYTES_ROCM: usize = 4352;
+const _: () = assert!(META_BYTES_ROCM >= crate::layout::META_BYTES && META_BYTES_ROCM.is_multiple_of(128));
+
 impl Surface {
+    /// `meta_size() -> int`: bytes that callers reserve before those for the largest message.
+    pub fn meta_size_rocm(&self) -> i64 {
+        META_BYTES_ROCM as i64
+    }
+
     /// `init_custom_ar(Tensor meta, Tensor rank_data, str[] handles, int[] offsets, int rank, bool full_nvlink) -> int`: begins an
     /// all-reduce.
     ///

@@ -6,7 +6,7 @@ use unisono_gpu::{Code, Driver, Error};
 
 use crate::state::{CONTEXTS, MODE, State, lock, state};
 
-const INVALID_VALUE: c_int = 1;
+pub(crate) const INVALID_VALUE: c_int = 1;
 const NOT_INITIALIZED: c_int = 3;
 const INVALID_DEVICE: c_int = 101;
 const INVALID_CONTEXT: c_int = 201;
@@ -45,11 +45,11 @@ fn with_context(act: impl FnOnce(&State) -> c_int) -> c_int {
 }
 
 /// Of what is done at once, even while somebody captures.
-fn now(act: impl FnOnce(&State) -> c_int) -> c_int {
+pub(crate) fn now(act: impl FnOnce(&State) -> c_int) -> c_int {
     with_context(|state| if state.may_act_now() { act(state) } else { CAPTURE_UNSUPPORTED })
 }
 
-fn code(done: Result<(), Error>) -> c_int {
+pub(crate) fn code(done: Result<(), Error>) -> c_int {
     if done.is_ok() { 0 } else { INVALID_VALUE }
 }
 
@@ -180,7 +180,20 @@ pub unsafe extern "C" fn cuMemHostGetDevicePointer_v2(
     _flags: c_uint,
 ) -> c_int {
     // SAFETY: the caller's place.
-    with_context(|_| unsafe { put(address, Ok(memory.addr() as u64)) })
+    with_context(|state| unsafe { put(address, Ok(state.device_pointer(memory.addr()))) })
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn cuMemHostRegister_v2(memory: *mut c_void, bytes: usize, flags: c_uint) -> c_int {
+    if flags != 3 {
+        return INVALID_VALUE;
+    }
+    now(|state| state.register(memory.expose_provenance(), bytes).map_or(INVALID_VALUE, |()| 0))
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn cuMemHostUnregister(memory: *mut c_void) -> c_int {
+    now(|state| state.unregister(memory.addr()).map_or(INVALID_VALUE, |()| 0))
 }
 
 #[unsafe(no_mangle)]

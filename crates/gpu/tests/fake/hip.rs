@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 
+use unisono_gpu::packet::packet_artefacts;
 use unisono_gpu::{Code, Driver, Error, artefacts};
 
 use crate::cuda::parameters;
@@ -188,7 +189,20 @@ pub unsafe extern "C" fn hipHostGetDevicePointer(
     _flags: c_uint,
 ) -> c_int {
     // SAFETY: the caller's place.
-    with_device(|_| unsafe { put(mapped, Ok(memory)) })
+    with_device(|state| unsafe { put(mapped, Ok(pointer(state.device_pointer(memory.addr())))) })
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn hipHostRegister(memory: *mut c_void, bytes: usize, flags: c_uint) -> c_int {
+    if flags != 3 {
+        return INVALID_VALUE;
+    }
+    now(|state| state.register(memory.expose_provenance(), bytes).map_or(INVALID_VALUE, |()| 0))
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn hipHostUnregister(memory: *mut c_void) -> c_int {
+    now(|state| state.unregister(memory.addr()).map_or(INVALID_VALUE, |()| 0))
 }
 
 #[unsafe(no_mangle)]
@@ -331,7 +345,8 @@ pub unsafe extern "C" fn hipThreadExchangeStreamCaptureMode(mode: *mut c_int) ->
 
 /// The shipped kernels whose code object for gfx942 this is. Compares no further than to the first difference.
 unsafe fn shipped(image: *const u8) -> Option<Code> {
-    artefacts().into_iter().map(|artefact| artefact.algorithm.code()).find(|code| {
+    let packets = packet_artefacts().map(|artefact| artefact.kernel.code());
+    artefacts().into_iter().map(|artefact| artefact.algorithm.code()).chain(packets).find(|code| {
         // SAFETY: an image that has been equal so far is not shorter.
         code.code_objects[1].1.iter().enumerate().all(|(at, byte)| unsafe { *image.add(at) } == *byte)
     })

@@ -10,5 +10,6 @@
 
 mod cuda;
 mod hip;
+mod multicast;
 mod nvml;
 mod state;

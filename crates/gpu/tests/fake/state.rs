@@ -1,10 +1,13 @@
 //! What is behind both vendors' functions: one simulated device of this process.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use unisono_gpu::driver::sim::{ProcessDevice, ProcessGraph};
 use unisono_gpu::{Code, Driver, Error};
+
+use crate::multicast::Memories;
 
 type Kernel = <ProcessDevice as Driver>::Kernel;
 
@@ -17,7 +20,13 @@ pub(crate) struct State {
     /// The stream that is captured, and whether a call has spoilt it.
     pub(crate) captured: Mutex<Option<(usize, bool)>>,
     pub(crate) streams: Mutex<usize>,
+    /// Memory of the host's that was registered, and where the device has it.
+    pub(crate) registered: Mutex<HashMap<usize, u64>>,
+    pub(crate) memories: Mutex<Memories>,
 }
+
+/// Where the device has what was registered: never where the host has it.
+const REGISTERED: u64 = 1 << 50;
 
 thread_local! {
     /// Contexts pushed by this thread, or the devices set by it.
@@ -39,6 +48,8 @@ pub(crate) fn state() -> Option<&'static State> {
             graphs: Mutex::default(),
             captured: Mutex::default(),
             streams: Mutex::new(0x1000),
+            registered: Mutex::default(),
+            memories: Mutex::default(),
         })
     };
     STATE.get_or_init(new).as_ref()
@@ -53,6 +64,30 @@ impl State {
             *is_spoilt = true;
         }
         !is_forbidden
+    }
+
+    /// `None` for what is registered already, or is not whole pages.
+    pub(crate) fn register(&self, memory: usize, bytes: usize) -> Option<()> {
+        let mut registered = lock(&self.registered);
+        let is_new = !registered.contains_key(&memory);
+        let are_pages = memory.is_multiple_of(4096) && bytes.is_multiple_of(4096) && bytes > 0;
+        let address = Some(memory as u64 | REGISTERED).filter(|_| is_new && are_pages)?;
+        // SAFETY: the caller keeps it there until it is taken back.
+        unsafe { self.device.lend(memory as u64, bytes) }.ok()?;
+        self.device.alias(address, memory as u64, bytes).ok()?;
+        self.device.take_back(memory as u64).ok()?;
+        registered.insert(memory, address);
+        Some(())
+    }
+
+    pub(crate) fn unregister(&self, memory: usize) -> Option<()> {
+        let address = lock(&self.registered).remove(&memory)?;
+        self.device.unalias(address).ok()
+    }
+
+    /// Where the device has memory of the host's.
+    pub(crate) fn device_pointer(&self, memory: usize) -> u64 {
+        lock(&self.registered).get(&memory).copied().unwrap_or(memory as u64)
     }
 
     pub(crate) fn is_captured(&self, stream: usize) -> bool {

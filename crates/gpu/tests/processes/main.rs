@@ -13,7 +13,11 @@
 mod common;
 mod engine;
 mod hub;
+#[cfg(feature = "remote")]
+mod nodes;
+mod rows;
 mod scenarios;
+mod switch;
 
 use std::path::PathBuf;
 
@@ -66,6 +70,37 @@ on_each_driver! {
     memory_is_tried_out_and_the_topology_asked: 3;
     disposal_gives_everything_back: 2;
     amds_functions_take_handles: 2;
+    what_is_dropped_is_given_back: 2;
+}
+
+#[cfg(feature = "remote")]
+mod two_nodes {
+    on_each_driver! {
+        packets_go_between_two_nodes: 4;
+        a_lost_node_is_told: 2;
+    }
+}
+
+#[test]
+fn a_row_has_the_same_bits_alone_and_in_any_batch() {
+    for (driver, world) in [("sim", 5), ("hip", 2)] {
+        hub::run("a_row_has_the_same_bits_alone_and_in_any_batch", world, &variables(driver));
+    }
+}
+
+#[test]
+fn a_switch_adds_what_all_have() {
+    for driver in ["sim", "cuda"] {
+        hub::run("a_switch_adds_what_all_have", 3, &variables(driver));
+    }
+}
+
+#[test]
+fn where_there_is_no_switch_that_is_said() {
+    hub::run("no_switch", 1, &variables("hip"));
+    let mut without = variables("cuda");
+    without.push(("UNISONO_FAKE_NO_SWITCH", "1".to_owned()));
+    hub::run("no_switch", 1, &without);
 }
 
 #[test]

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use unisono_gpu::driver::any::{Device, Platform};
+use unisono_gpu::packet::{PacketConfig, Prepared, Shape};
 use unisono_gpu::surface::{Surface, p2p, topology};
-use unisono_gpu::{DType, Driver, Error, META_BYTES};
+use unisono_gpu::{DType, Driver, Error, META_BYTES, QuickAllReduce, QuickOptions};
 
 use crate::common::{inputs, sum, values};
 use crate::engine::{Engine, MOST_BYTES, integers, tensor};
@@ -20,6 +21,14 @@ pub(crate) fn of(name: &str) -> fn(&Rank) {
         "disposal_gives_everything_back" => disposal,
         "amds_functions_take_handles" => amd,
         "a_bus_is_no_direct_link" => bus,
+        "what_is_dropped_is_given_back" => dropped,
+        "a_switch_adds_what_all_have" => crate::switch::adds,
+        "no_switch" => crate::switch::none,
+        "a_row_has_the_same_bits_alone_and_in_any_batch" => crate::rows::are_alike,
+        #[cfg(feature = "remote")]
+        "packets_go_between_two_nodes" => crate::nodes::reduce,
+        #[cfg(feature = "remote")]
+        "a_lost_node_is_told" => crate::nodes::lost,
         "no_driver_is_an_error_that_names_all" => no_driver,
         _ => panic!("there is no scenario {name}"),
     }
@@ -190,7 +199,16 @@ fn refusals(rank: &Rank) {
 fn tried_out(rank: &Rank) {
     let surface = Surface::new();
     let device = surface.device(1).unwrap();
-    p2p::check(&device, rank.rank, rank.world, &mut |bytes| rank.try_exchange(bytes)).unwrap();
+    let check = || {
+        let mut exchanges = 0;
+        let mut exchange = |bytes: &[u8]| {
+            exchanges += 1;
+            rank.try_exchange(bytes)
+        };
+        p2p::check(&device, rank.rank, rank.world, &mut exchange).unwrap();
+        exchanges
+    };
+    assert_eq!((check(), check()), (6, 2), "what has been found out is remembered");
     let identities = rank.exchange(device.identity().unwrap().as_bytes());
     let identities: Vec<_> = identities.into_iter().map(|one| String::from_utf8(one).unwrap()).collect();
     assert_eq!(topology::reaches_all_directly(&device, &identities), Ok(true));
@@ -206,7 +224,7 @@ fn bus(rank: &Rank) {
 }
 
 /// Shared memory of simulated devices that this process has mapped.
-fn mapped() -> usize {
+pub(crate) fn mapped() -> usize {
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
     maps.lines().filter(|line| line.contains("unisono-sim")).count()
 }
@@ -246,6 +264,48 @@ fn disposal(rank: &Rank) {
     assert_eq!(mapped(), before + 1);
 }
 
+fn dropped(rank: &Rank) {
+    let device = Surface::new().device(1).unwrap();
+    // So that what loads with the first use is there.
+    device.free(device.allocate(16).unwrap()).unwrap();
+    let before = mapped();
+    let blocks = if device.has_fixed_blocks() { 256 } else { 32 };
+    let options = QuickOptions { most_bytes: 1 << 16, most_blocks: 1, threads: blocks };
+    let mut quick = QuickAllReduce::new(device.clone(), rank.rank, 2, options).unwrap();
+    let handles = rank.exchange(&quick.handle().unwrap());
+    let handles: Vec<_> = handles.iter().map(|one| one[..].try_into().unwrap()).collect();
+    quick.open_handles(&handles).unwrap();
+    assert_eq!(mapped(), before + 2, "the own memory and the peer's");
+    rank.meet();
+    drop(quick);
+    assert_eq!(mapped(), before);
+    if device.has_fixed_blocks() {
+        let few = QuickOptions { threads: 64, ..options };
+        let refused = QuickAllReduce::new(device.clone(), rank.rank, 2, few).map(drop);
+        assert_eq!(refused, Err(Error::Threads { found: 64, needed: 256 }));
+    }
+    let shape = Shape::new(rank.rank, 2, 2).unwrap();
+    let bytes = shape.scratch_bytes(1024);
+    let scratch = device.allocate(bytes).unwrap();
+    let config = PacketConfig::new(shape, scratch, bytes, 0);
+    drop(Prepared::new(device.clone(), config).unwrap());
+    assert_eq!(mapped(), before + 1, "the scratch is the caller's");
+    let prepared = Prepared::new(device.clone(), config).unwrap();
+    let offers = rank.exchange(&prepared.offer().unwrap());
+    let context = prepared.connect(&offers).unwrap();
+    assert_eq!(mapped(), before + 3, "the scratch, the peer's, and what counts the calls");
+    rank.meet();
+    drop(context);
+    assert_eq!(mapped(), before + 1);
+    // An offer that leads nowhere: what was prepared is given back, too.
+    let prepared = Prepared::new(device.clone(), config).unwrap();
+    let mut wrong = offers;
+    wrong[1 - rank.rank][..64].fill(7);
+    assert!(matches!(prepared.connect(&wrong).map(drop), Err(Error::Driver { .. })));
+    assert_eq!(mapped(), before + 1);
+    rank.meet();
+}
+
 fn amd(rank: &Rank) {
     let surface = Surface::new();
     let device: Device = surface.device(1).unwrap();
@@ -255,6 +315,7 @@ fn amd(rank: &Rank) {
         (found.element_bytes, found.dtype, found.storage_bytes) = (1, None, bytes);
         found
     };
+    assert!(surface.meta_size_rocm() >= surface.meta_size(), "what callers reserve is enough");
     // Signals and scratch at an offset into what was allocated.
     let base = surface.allocate_meta_buffer(&device, (256 + META_BYTES + most) as i64).unwrap();
     let meta = bytes_tensor(base + 256, META_BYTES + most);

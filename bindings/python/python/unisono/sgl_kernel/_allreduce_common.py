@@ -8,11 +8,6 @@ from .. import _core
 from ._gpu import as_bytes, described, device_of, stream_of
 
 
-def meta_size() -> int:
-    """Bytes of a rank's signals. Its memory for them is as much and, behind it, as much as the largest message."""
-    return _core.gpu_meta_size()
-
-
 def dispose(fa: int) -> None:
     """Give back what belongs to an all-reduce. All ranks' streams must be empty."""
     _core.gpu_dispose(fa)
@@ -46,8 +41,10 @@ def mscclpp_init_context(
 ) -> int:
     """Begin an all-reduce by packets; all ranks call it at once.
 
-    `scratch`: zeroed device memory, 8 times the longest message. `context_selection`: 1, the ranks of one node; for 2, two nodes,
-    this raises `NotAvailable`. `put_buffer` and `rank_to_ib` matter to two nodes only.
+    `scratch`: device memory, 8 times the longest message. `context_selection`: 1, the ranks of one node; 2, those of two nodes, of
+    which `nranks_per_node` are on each, one after the other. What goes to the other node goes over tcp, from as much of the host's
+    memory as `put_buffer` has bytes; UNISONO_GPU_ADDRESS says at which of its addresses the others reach this machine. `rank_to_ib`
+    does not matter.
     """
     return _core.gpu_mscclpp_init_context(
         device_of(scratch),

@@ -8,7 +8,6 @@ from .. import _core
 from ._allreduce_common import (
     check,
     dispose,
-    meta_size,
     mscclpp_allreduce,
     mscclpp_check,
     mscclpp_dispose,
@@ -17,6 +16,11 @@ from ._allreduce_common import (
     set_patience,
 )
 from ._gpu import described, device_of, stream_of
+
+
+def meta_size() -> int:
+    """Bytes of a rank's signals. Its memory for them is as much and, behind it, as much as the largest message."""
+    return _core.gpu_meta_size()
 
 
 def init_custom_ar(ipc_tensors: list[int], rank_data: torch.Tensor, rank: int, full_nvlink: bool) -> int:

@@ -49,6 +49,30 @@ ROCM = {
     "qr_max_size": "() -> int",
 }
 
+
+
+def _nothing(*arguments: Any, **named: Any) -> None:
+    """Of an operator that only writes into what it is given."""
+
+
+def _bytes(count: int, dtype: torch.dtype = torch.uint8) -> Any:
+    return lambda *arguments, **named: torch.empty(count, dtype=dtype)
+
+
+FAKE: dict[str, Any] = {
+    **{
+        name: _nothing
+        for name, schema in (CUDA | ROCM).items()
+        if schema.endswith("-> ()") and "Tensor(a!)" in schema
+    },
+    "mscclpp_generate_unique_id": _bytes(128),
+    "get_meta_buffer_ipc_handle": _bytes(64),
+    "qr_get_handle": _bytes(64),
+    "allocate_meta_buffer": lambda size: torch.empty(size, dtype=torch.int8),
+}
+"""What torch.compile asks instead of running an operator: shapes only. Those that are not here begin or end something, and are not
+for what is compiled."""
+
 # What was registered stays as long as the object that did it.
 _libraries: list[Any] = []
 
@@ -64,6 +88,8 @@ def register(library: str, schemas: dict[str, str], functions: ModuleType) -> li
         fragment.define(name + schemas[name])
         # Some have no tensor by which torch could choose a kernel, and all mean the same on any device.
         fragment.impl(name, getattr(functions, name), "CompositeExplicitAutograd")
+        if name in FAKE:
+            libraries.register_fake(f"{library}::{name}", FAKE[name])
         if "str[]" in schemas[name]:
             _take_bytes(getattr(getattr(torch.ops, library), name))
     return added

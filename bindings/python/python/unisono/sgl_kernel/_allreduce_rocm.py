@@ -11,7 +11,6 @@ from .. import _core
 from ._allreduce_common import (
     check,
     dispose,
-    meta_size,
     mscclpp_allreduce,
     mscclpp_check,
     mscclpp_dispose,
@@ -20,6 +19,11 @@ from ._allreduce_common import (
     set_patience,
 )
 from ._gpu import as_bytes, current_device, described, device_of, memory_as_tensor, stream_of
+
+
+def meta_size() -> int:
+    """Bytes of a rank's signals. Its memory for them is as much and, behind it, as much as the largest message."""
+    return _core.gpu_meta_size(rocm=True)
 
 
 def init_custom_ar(

@@ -18,6 +18,8 @@ pub(super) struct IpcHandle(pub(super) [u8; 64]);
 pub(super) const LAZY_ENABLE_PEER_ACCESS: c_uint = 1;
 /// `CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP`.
 pub(super) const HOST_PORTABLE_MAPPED: c_uint = 1 | 2;
+/// `CU_MEMHOSTREGISTER_PORTABLE | CU_MEMHOSTREGISTER_DEVICEMAP`.
+pub(super) const REGISTER_PORTABLE_MAPPED: c_uint = 1 | 2;
 /// `CU_STREAM_CAPTURE_STATUS_NONE`.
 pub(super) const NOT_CAPTURING: c_int = 0;
 /// `CU_STREAM_CAPTURE_MODE_RELAXED`.
@@ -48,6 +50,8 @@ functions! {
         cuMemHostAlloc: fn(*mut *mut c_void, usize, c_uint) -> c_int,
         cuMemHostGetDevicePointer_v2: fn(*mut Address, *mut c_void, c_uint) -> c_int,
         cuMemFreeHost: fn(*mut c_void) -> c_int,
+        cuMemHostRegister_v2: fn(*mut c_void, usize, c_uint) -> c_int,
+        cuMemHostUnregister: fn(*mut c_void) -> c_int,
         cuMemGetAddressRange_v2: fn(*mut Address, *mut usize, Address) -> c_int,
         cuMemsetD8Async: fn(Address, u8, usize, Opaque) -> c_int,
         cuMemcpyDtoDAsync_v2: fn(Address, Address, usize, Opaque) -> c_int,
@@ -68,6 +72,79 @@ functions! {
             Opaque, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, Opaque, *mut *mut c_void,
             *mut *mut c_void,
         ) -> c_int,
+    }
+}
+
+/// `CUmemGenericAllocationHandle`: memory without an address, or a multicast object.
+pub(super) type Memory = u64;
+
+/// `CU_DEVICE_ATTRIBUTE_MULTICAST_SUPPORTED`.
+pub(super) const MULTICAST_SUPPORTED: c_int = 132;
+/// `CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR`.
+pub(super) const FILE_DESCRIPTOR: c_int = 1;
+/// `CU_MEM_ALLOCATION_TYPE_PINNED`, `CU_MEM_LOCATION_TYPE_DEVICE`, `CU_MEM_ACCESS_FLAGS_PROT_READWRITE`.
+pub(super) const PINNED: c_int = 1;
+pub(super) const ON_DEVICE: c_int = 1;
+pub(super) const READ_WRITE: c_int = 3;
+/// `CU_MULTICAST_GRANULARITY_MINIMUM`, `CU_MEM_ALLOC_GRANULARITY_MINIMUM`.
+pub(super) const GRANULARITY_MINIMUM: c_int = 0;
+
+/// `CUmulticastObjectProp`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ObjectProperties {
+    pub(super) devices: c_uint,
+    pub(super) bytes: usize,
+    pub(super) handle_types: u64,
+    pub(super) flags: u64,
+}
+
+/// `CUmemLocation`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Location {
+    pub(super) kind: c_int,
+    pub(super) device: c_int,
+}
+
+/// `CUmemAllocationProp`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(super) struct AllocationProperties {
+    pub(super) kind: c_int,
+    pub(super) handle_types: c_int,
+    pub(super) location: Location,
+    pub(super) for_windows: *mut c_void,
+    pub(super) flags: [u8; 8],
+}
+
+/// `CUmemAccessDesc`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Access {
+    pub(super) location: Location,
+    pub(super) flags: c_int,
+}
+
+functions! {
+    /// What multicast objects take of `libcuda`; older drivers have not got it.
+    Switch {
+        cuDeviceGetAttribute: fn(*mut c_int, c_int, c_int) -> c_int,
+        cuMulticastGetGranularity: fn(*mut usize, *const ObjectProperties, c_int) -> c_int,
+        cuMulticastCreate: fn(*mut Memory, *const ObjectProperties) -> c_int,
+        cuMulticastAddDevice: fn(Memory, c_int) -> c_int,
+        cuMulticastBindMem: fn(Memory, usize, Memory, usize, usize, u64) -> c_int,
+        cuMulticastUnbind: fn(Memory, c_int, usize, usize) -> c_int,
+        cuMemGetAllocationGranularity: fn(*mut usize, *const AllocationProperties, c_int) -> c_int,
+        cuMemCreate: fn(*mut Memory, usize, *const AllocationProperties, u64) -> c_int,
+        cuMemRelease: fn(Memory) -> c_int,
+        cuMemAddressReserve: fn(*mut Address, usize, usize, Address, u64) -> c_int,
+        cuMemAddressFree: fn(Address, usize) -> c_int,
+        cuMemMap: fn(Address, usize, usize, Memory, u64) -> c_int,
+        cuMemUnmap: fn(Address, usize) -> c_int,
+        cuMemSetAccess: fn(Address, usize, *const Access, usize) -> c_int,
+        cuMemExportToShareableHandle: fn(*mut c_void, Memory, c_int, u64) -> c_int,
+        cuMemImportFromShareableHandle: fn(*mut Memory, *mut c_void, c_int) -> c_int,
     }
 }
 

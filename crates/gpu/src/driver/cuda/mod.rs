@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 mod api;
+mod multicast;
 mod nvml;
 mod shared;
 
@@ -18,9 +19,10 @@ use self::api::{Address, IpcHandle, Opaque};
 use self::shared::{
     HostMemory, Modules, Shared, check, load, lock, no_host_memory, pointer, zero_terminated,
 };
-use super::{Allocation, Driver, Handle, Link};
+use super::{Allocation, Driver, Handle, Link, Multicast};
 use crate::artefacts::Code;
 use crate::error::Error;
+use crate::packet::{HostWords, MapHost};
 
 /// The names under which NVIDIA's driver is looked for, unless `UNISONO_CUDA_LIBRARY` names a file.
 pub const LIBRARY_NAMES: [&str; 2] = ["libcuda.so.1", "libcuda.so"];
@@ -64,6 +66,8 @@ impl Device {
             own_stream: 0,
             modules: Mutex::default(),
             host: Mutex::default(),
+            words: Mutex::default(),
+            multicasts: multicast::Multicasts::default(),
         };
         let mut own_stream: Opaque = null_mut();
         // SAFETY: a place for one pointer.
@@ -240,6 +244,22 @@ impl Driver for Device {
         })
     }
 
+    fn create_multicast(&self, devices: usize, bytes: usize) -> Result<Handle, Error> {
+        self.shared.create_multicast(devices, bytes)
+    }
+
+    fn join_multicast(&self, handle: &Handle) -> Result<(), Error> {
+        self.shared.join_multicast(handle)
+    }
+
+    fn bind_multicast(&self, handle: &Handle) -> Result<Multicast, Error> {
+        self.shared.bind_multicast(handle)
+    }
+
+    fn leave_multicast(&self, handle: &Handle) -> Result<(), Error> {
+        self.shared.leave_multicast(handle)
+    }
+
     fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<(), Error> {
         // SAFETY: the driver checks that both lie in memory of the device; who launches answers for what lies there.
         self.shared.call("cuMemcpyDtoDAsync", || unsafe {
@@ -332,5 +352,39 @@ impl Driver for Device {
 
     fn link(&self, peer: &str) -> Result<Link, Error> {
         nvml::link(&self.bus()?, &zero_terminated(peer)?)
+    }
+}
+
+impl MapHost for Device {
+    fn map_host(&self, words: &Arc<HostWords>) -> Result<u64, Error> {
+        let (shared, cuda) = (&*self.shared, &self.shared.cuda);
+        let (memory, bytes) = words.pages();
+        let memory: *mut c_void = memory.cast();
+        // SAFETY: whole pages of a mapping, which the table below keeps until they are taken back.
+        shared.call_uncaptured("cuMemHostRegister", || unsafe {
+            (cuda.cuMemHostRegister_v2)(memory, bytes, api::REGISTER_PORTABLE_MAPPED)
+        })?;
+        let mut address = 0;
+        // SAFETY: the memory that was just registered; a place for one address.
+        let mapped = shared.call("cuMemHostGetDevicePointer", || unsafe {
+            (cuda.cuMemHostGetDevicePointer_v2)(&raw mut address, memory, 0)
+        });
+        if let Err(refused) = mapped {
+            // SAFETY: registered above, known to nobody.
+            let _ = shared
+                .call_uncaptured("cuMemHostUnregister", || unsafe { (cuda.cuMemHostUnregister)(memory) });
+            return Err(refused);
+        }
+        lock(&shared.words).insert(address, Arc::clone(words));
+        Ok(address)
+    }
+
+    fn unmap_host(&self, address: u64) -> Result<(), Error> {
+        let words = lock(&self.shared.words).remove(&address);
+        let words = words.ok_or_else(|| no_host_memory("cuMemHostUnregister", address))?;
+        // SAFETY: registered by `map_host`, and taken out of the table, so taken back once; the words are there until then.
+        self.shared.call_uncaptured("cuMemHostUnregister", || unsafe {
+            (self.shared.cuda.cuMemHostUnregister)(words.pages().0.cast())
+        })
     }
 }

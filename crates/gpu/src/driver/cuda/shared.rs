@@ -7,12 +7,16 @@
 use std::collections::HashMap;
 use std::ffi::{CString, c_int};
 use std::ptr::null_mut;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use libloading::Library;
 
 use super::super::library::{self, refusal, text};
-use super::api::{self, Cuda, Opaque, SUCCESS};
+use super::api::{self, Cuda, Opaque, SUCCESS, Switch};
+use super::multicast::Multicasts;
 use super::{Kernel, LIBRARY_NAMES};
 use crate::error::Error;
+use crate::packet::HostWords;
 
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -25,6 +29,9 @@ pub(super) struct Shared {
     pub(super) modules: Mutex<Modules>,
     /// Memory of the host that the device reaches: by the device's address.
     pub(super) host: Mutex<HashMap<u64, HostMemory>>,
+    /// The host's words that are mapped: by the device's address.
+    pub(super) words: Mutex<HashMap<u64, Arc<HostWords>>>,
+    pub(super) multicasts: Multicasts,
 }
 
 #[derive(Debug, Default)]
@@ -82,6 +89,12 @@ impl Drop for Shared {
             // SAFETY: allocated by `allocate_host` and not freed, or it would not be in the table.
             let _ = self.call("cuMemFreeHost", || unsafe { (cuda.cuMemFreeHost)(memory) });
         }
+        for words in std::mem::take(&mut *lock(&self.words)).into_values() {
+            let memory = words.pages().0.cast();
+            // SAFETY: registered by `map_host` and not taken back, or it would not be in the table.
+            let _ = self.call("cuMemHostUnregister", || unsafe { (cuda.cuMemHostUnregister)(memory) });
+        }
+        self.leave_all();
         for module in std::mem::take(&mut *lock(&self.modules)).loaded.into_values() {
             // SAFETY: loaded by `module`, and no kernel of it is known to anybody else.
             let _ = self.call("cuModuleUnload", || unsafe { (cuda.cuModuleUnload)(pointer(module)) });
@@ -98,14 +111,26 @@ impl Drop for Shared {
 
 /// Loads and initialises the driver, once.
 pub(super) fn load() -> Result<Cuda, Error> {
-    static LOADED: OnceLock<Result<Cuda, Error>> = OnceLock::new();
+    loaded().map(|(cuda, _)| cuda)
+}
+
+/// What multicast objects take of it.
+pub(super) fn load_switch() -> Result<Switch, Error> {
+    let (_, library) = loaded()?;
+    Switch::load(library).map_err(|missing| Error::NoMulticast {
+        why: format!("NVIDIA's driver is too old for them: {missing}"),
+    })
+}
+
+fn loaded() -> Result<(Cuda, &'static Library), Error> {
+    static LOADED: OnceLock<Result<(Cuda, &'static Library), Error>> = OnceLock::new();
     LOADED
         .get_or_init(|| {
             let library = library::load("NVIDIA's driver", "UNISONO_CUDA_LIBRARY", &LIBRARY_NAMES)?;
             let cuda = Cuda::load(library)?;
             // SAFETY: takes no flags; may be called any number of times.
             check(&cuda, "cuInit", unsafe { (cuda.cuInit)(0) })?;
-            Ok(cuda)
+            Ok((cuda, library))
         })
         .clone()
 }

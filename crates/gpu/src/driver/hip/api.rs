@@ -23,6 +23,8 @@ pub(super) const LAZY_ENABLE_PEER_ACCESS: c_uint = 1;
 pub(super) const UNCACHED: c_uint = 3;
 /// `hipHostMallocPortable | hipHostMallocMapped | hipHostMallocCoherent`.
 pub(super) const HOST_PORTABLE_MAPPED_COHERENT: c_uint = 0x1 | 0x2 | 0x4000_0000;
+/// `hipHostRegisterPortable | hipHostRegisterMapped`: fine-grained unless asked otherwise, so both sides' atomics see one another.
+pub(super) const REGISTER_PORTABLE_MAPPED: c_uint = 1 | 2;
 /// `hipMemcpyHostToDevice`, `hipMemcpyDeviceToHost`, `hipMemcpyDeviceToDevice`.
 pub(super) const HOST_TO_DEVICE: c_int = 1;
 pub(super) const DEVICE_TO_HOST: c_int = 2;
@@ -58,6 +60,8 @@ functions! {
         hipHostMalloc: fn(*mut Pointer, usize, c_uint) -> c_int,
         hipHostGetDevicePointer: fn(*mut Pointer, Pointer, c_uint) -> c_int,
         hipHostFree: fn(Pointer) -> c_int,
+        hipHostRegister: fn(Pointer, usize, c_uint) -> c_int,
+        hipHostUnregister: fn(Pointer) -> c_int,
         hipMemGetAddressRange: fn(*mut Pointer, *mut usize, Pointer) -> c_int,
         hipMemsetAsync: fn(Pointer, c_int, usize, Pointer) -> c_int,
         hipMemcpyAsync: fn(Pointer, *const c_void, usize, c_int, Pointer) -> c_int,

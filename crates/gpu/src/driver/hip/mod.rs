@@ -17,9 +17,10 @@ use std::time::Duration;
 
 use self::api::{IpcHandle, Pointer, SUCCESS};
 use self::shared::{Modules, Shared, check, load, lock, no_host_memory, pointer, zero_terminated};
-use super::{Allocation, Driver, Handle, Link};
+use super::{Allocation, Driver, Handle, Link, Multicast};
 use crate::artefacts::Code;
 use crate::error::Error;
+use crate::packet::{HostWords, MapHost};
 
 /// The names under which ROCm's runtime is looked for, unless `UNISONO_HIP_LIBRARY` names a file. One that torch has loaded
 /// already is found by its name, too.
@@ -30,6 +31,9 @@ pub const LIBRARY_NAMES: [&str; 5] = [
     "libamdhip64.so",
     "/opt/rocm/lib/libamdhip64.so",
 ];
+
+/// Why there are no multicast objects.
+const NO_MULTICAST: &str = "AMD's devices have no switch that adds";
 
 /// One device and one stream on it: clones have streams of their own from then on.
 #[derive(Debug)]
@@ -64,8 +68,14 @@ impl Device {
             call: "hipSetDevice",
             reason: format!("there is no device {index}; there are {count}"),
         })?;
-        let mut shared =
-            Shared { hip, device, own_stream: 0, modules: Mutex::default(), host: Mutex::default() };
+        let mut shared = Shared {
+            hip,
+            device,
+            own_stream: 0,
+            modules: Mutex::default(),
+            host: Mutex::default(),
+            words: Mutex::default(),
+        };
         let mut own_stream = null_mut();
         // SAFETY: a place for one pointer.
         shared.call("hipStreamCreateWithFlags", || unsafe {
@@ -283,6 +293,27 @@ impl Driver for Device {
         self.copy_as(pointer(to), pointer(from), bytes, api::DEVICE_TO_DEVICE)
     }
 
+    fn create_multicast(&self, _: usize, _: usize) -> Result<Handle, Error> {
+        Err(Error::NoMulticast { why: NO_MULTICAST.to_owned() })
+    }
+
+    fn join_multicast(&self, _: &Handle) -> Result<(), Error> {
+        Err(Error::NoMulticast { why: NO_MULTICAST.to_owned() })
+    }
+
+    fn bind_multicast(&self, _: &Handle) -> Result<Multicast, Error> {
+        Err(Error::NoMulticast { why: NO_MULTICAST.to_owned() })
+    }
+
+    fn leave_multicast(&self, _: &Handle) -> Result<(), Error> {
+        Err(Error::NoMulticast { why: NO_MULTICAST.to_owned() })
+    }
+
+    /// As the code objects say of each kernel.
+    fn has_fixed_blocks(&self) -> bool {
+        true
+    }
+
     fn write(&self, to: u64, bytes: &[u8]) -> Result<(), Error> {
         self.refuse_capturing("writing from the host")?;
         self.copy_as(pointer(to), bytes.as_ptr().cast(), bytes.len(), api::HOST_TO_DEVICE)?;
@@ -379,6 +410,41 @@ impl Driver for Device {
     /// The counter that kernels read runs at 100 MHz.
     fn ticks(&self, duration: Duration) -> u64 {
         u64::try_from(duration.as_nanos() / 10).unwrap_or(u64::MAX)
+    }
+}
+
+impl MapHost for Device {
+    fn map_host(&self, words: &Arc<HostWords>) -> Result<u64, Error> {
+        let (shared, hip) = (&*self.shared, &self.shared.hip);
+        let (memory, bytes) = words.pages();
+        let memory: Pointer = memory.cast();
+        // SAFETY: whole pages of a mapping, which the table below keeps until they are taken back.
+        shared.call_uncaptured("hipHostRegister", || unsafe {
+            (hip.hipHostRegister)(memory, bytes, api::REGISTER_PORTABLE_MAPPED)
+        })?;
+        let mut mapped = null_mut();
+        // SAFETY: the memory that was just registered; a place for one pointer.
+        let found = shared.call("hipHostGetDevicePointer", || unsafe {
+            (hip.hipHostGetDevicePointer)(&raw mut mapped, memory, 0)
+        });
+        if let Err(refused) = found {
+            // SAFETY: registered above, known to nobody.
+            let _ =
+                shared.call_uncaptured("hipHostUnregister", || unsafe { (hip.hipHostUnregister)(memory) });
+            return Err(refused);
+        }
+        let address = mapped.addr() as u64;
+        lock(&shared.words).insert(address, Arc::clone(words));
+        Ok(address)
+    }
+
+    fn unmap_host(&self, address: u64) -> Result<(), Error> {
+        let words = lock(&self.shared.words).remove(&address);
+        let words = words.ok_or_else(|| no_host_memory("hipHostUnregister", address))?;
+        // SAFETY: registered by `map_host`, and taken out of the table, so taken back once; the words are there until then.
+        self.shared.call_uncaptured("hipHostUnregister", || unsafe {
+            (self.shared.hip.hipHostUnregister)(words.pages().0.cast())
+        })
     }
 }
 

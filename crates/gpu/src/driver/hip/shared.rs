@@ -6,12 +6,13 @@
 
 use std::collections::HashMap;
 use std::ffi::{CString, c_int};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::super::library::{self, refusal, text};
 use super::api::{self, Hip, Pointer, SUCCESS};
 use super::{Kernel, LIBRARY_NAMES};
 use crate::error::Error;
+use crate::packet::HostWords;
 
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -22,6 +23,8 @@ pub(super) struct Shared {
     pub(super) modules: Mutex<Modules>,
     /// Memory of the host that the device reaches: by the device's address, where it is for the host, and its length.
     pub(super) host: Mutex<HashMap<u64, (usize, usize)>>,
+    /// The host's words that are mapped: by the device's address.
+    pub(super) words: Mutex<HashMap<u64, Arc<HostWords>>>,
 }
 
 #[derive(Debug, Default)]
@@ -75,6 +78,11 @@ impl Drop for Shared {
         for (memory, _) in std::mem::take(&mut *lock(&self.host)).into_values() {
             // SAFETY: allocated by `allocate_host` and not freed, or it would not be in the table.
             let _ = self.call("hipHostFree", || unsafe { (hip.hipHostFree)(pointer(memory as u64)) });
+        }
+        for words in std::mem::take(&mut *lock(&self.words)).into_values() {
+            let memory = words.pages().0.cast();
+            // SAFETY: registered by `map_host` and not taken back, or it would not be in the table.
+            let _ = self.call("hipHostUnregister", || unsafe { (hip.hipHostUnregister)(memory) });
         }
         for module in std::mem::take(&mut *lock(&self.modules)).loaded.into_values() {
             // SAFETY: loaded by `module`, and no kernel of it is known to anybody else.

@@ -7,6 +7,7 @@
 #![allow(unsafe_code)]
 
 use std::cell::Cell;
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -14,6 +15,9 @@ use std::time::Duration;
 use unisono_os::clock::monotonic_nanoseconds;
 use unisono_os::mapping::Mapping;
 use unisono_ptx_sim::Memory;
+
+use super::together::Parts;
+use crate::packet::HostWords;
 
 /// Whose memory a region is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +30,18 @@ pub(super) enum Owner {
     Host,
     /// Of somebody in this process who keeps it.
     Lent,
+    /// Words of the host's, which threads of the host read and write, too.
+    Words,
+    /// The memories of several devices, reached at once.
+    Together,
+    /// Another region's memory under another address.
+    Alias,
 }
+
+/// What keeps a region's memory where it is, as long as anybody has it.
+trait Keeper: fmt::Debug + Send + Sync {}
+impl Keeper for Mapping {}
+impl Keeper for HostWords {}
 
 /// Bytes in a row that the device reaches.
 #[derive(Debug, Clone)]
@@ -34,18 +49,48 @@ pub(super) struct Region {
     pub(super) base: u64,
     pub(super) bytes: usize,
     pub(super) owner: Owner,
-    /// Mapped as long as anybody has this; nothing for what was lent.
-    _mapping: Option<Arc<Mapping>>,
+    /// Where its first byte is in this process: at `base`, but for an alias.
+    at: u64,
+    /// Of what several devices have: where it is.
+    pub(super) parts: Option<Arc<Parts>>,
+    /// Nothing where it was lent.
+    _keeper: Option<Arc<dyn Keeper>>,
 }
 
 impl Region {
+    fn new(base: u64, bytes: usize, owner: Owner, keeper: Option<Arc<dyn Keeper>>) -> Self {
+        Self { base, bytes, owner, at: base, parts: None, _keeper: keeper }
+    }
+
     pub(super) fn mapped(mapping: Mapping, owner: Owner) -> Self {
         let (base, bytes) = (mapping.as_ptr().expose_provenance() as u64, mapping.len());
-        Self { base, bytes, owner, _mapping: Some(Arc::new(mapping)) }
+        Self::new(base, bytes, owner, Some(Arc::new(mapping)))
     }
 
     pub(super) fn lent(base: u64, bytes: usize) -> Self {
-        Self { base, bytes, owner: Owner::Lent, _mapping: None }
+        Self::new(base, bytes, Owner::Lent, None)
+    }
+
+    pub(super) fn words(words: &Arc<HostWords>) -> Self {
+        let (base, bytes) = words.pages();
+        let keeper: Arc<HostWords> = Arc::clone(words);
+        Self::new(base.expose_provenance() as u64, bytes, Owner::Words, Some(keeper))
+    }
+
+    /// Of an object, at the addresses of a mapping that nobody else uses, and nobody reads or writes.
+    pub(super) fn together(addresses: Mapping, bytes: usize, parts: Arc<Parts>) -> Self {
+        let base = addresses.as_ptr().expose_provenance() as u64;
+        Self { parts: Some(parts), ..Self::new(base, bytes, Owner::Together, Some(Arc::new(addresses))) }
+    }
+
+    /// The same memory at another address.
+    pub(super) fn alias(&self, base: u64, bytes: usize) -> Self {
+        Self { base, bytes, owner: Owner::Alias, ..self.clone() }
+    }
+
+    /// Where in this process what the device has at an address is.
+    pub(super) fn place_of(&self, address: u64) -> u64 {
+        self.at + (address - self.base)
     }
 
     pub(super) fn contains(&self, address: u64, bytes: usize) -> bool {
@@ -120,16 +165,23 @@ impl ProcessMemory {
 
 impl Memory for ProcessMemory {
     fn locate(&self, _device: usize, address: u64, bytes: usize) -> Option<u64> {
-        let is_in =
-            |index: usize| self.regions.get(index).is_some_and(|region| region.contains(address, bytes));
-        if is_in(self.last.get()) {
-            return Some(address);
+        let place_in = |index: usize| {
+            let region = self.regions.get(index)?;
+            (region.parts.is_none() && region.contains(address, bytes)).then(|| region.place_of(address))
+        };
+        if let Some(place) = place_in(self.last.get()) {
+            return Some(place);
         }
         // Regions of the process's memory never overlap, but for a part of one that was lent besides.
         let after = self.regions.partition_point(|region| region.base <= address);
-        let found = (0..after).rev().find(|index| is_in(*index))?;
+        let (found, place) = (0..after).rev().find_map(|index| Some((index, place_in(index)?)))?;
         self.last.set(found);
-        Some(address)
+        Some(place)
+    }
+
+    fn locate_all(&self, _device: usize, address: u64, bytes: usize) -> Option<Vec<u64>> {
+        let region = self.regions.iter().find(|region| region.contains(address, bytes))?;
+        region.parts.as_ref()?.places(address - region.base)
     }
 
     fn load(&self, place: u64, into: &mut [u8]) {

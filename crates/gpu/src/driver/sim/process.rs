@@ -18,9 +18,10 @@ use unisono_os::{OsError, memfd, process};
 use unisono_ptx_sim::{Kernel, Launch, Machine, Work};
 
 use super::memory::{self, Owner, ProcessMemory, Region, Regions};
+use super::together::Objects;
 use super::{refused, shipped};
 use crate::artefacts::Code;
-use crate::driver::{Allocation, Driver, Handle, Link};
+use crate::driver::{Allocation, Driver, Handle, Link, Multicast};
 use crate::error::Error;
 
 /// What handles begin with, so that other bytes are told from them.
@@ -29,7 +30,7 @@ const TAG: &[u8; 16] = b"unisono-sim-mem\0";
 /// One device and its stream, in this process.
 #[derive(Debug, Clone)]
 pub struct ProcessDevice {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
 /// What was recorded while the device was capturing.
@@ -39,8 +40,8 @@ pub struct Graph {
 }
 
 #[derive(Debug)]
-struct Inner {
-    regions: Arc<Regions>,
+pub(super) struct Inner {
+    pub(super) regions: Arc<Regions>,
     /// By number: the allocations' descriptors, through which others open them.
     exported: Mutex<Vec<Option<OwnedFd>>>,
     capturing: Mutex<Option<Vec<Work>>>,
@@ -49,6 +50,8 @@ struct Inner {
     is_over: Arc<AtomicBool>,
     thread: Mutex<Option<JoinHandle<()>>>,
     link: Link,
+    /// Multicast objects in which this device takes part.
+    pub(super) together: Objects,
     /// Whose the thread is: a forked child has neither it nor the memory.
     process: u32,
 }
@@ -113,6 +116,7 @@ impl ProcessDevice {
                 is_over,
                 thread: Mutex::new(Some(thread)),
                 link,
+                together: Objects::default(),
                 process: process::pid(),
             }),
         })
@@ -173,7 +177,7 @@ impl ProcessDevice {
     }
 
     /// Puts a mapping where the device reaches it.
-    fn add(&self, mapping: Mapping, owner: Owner) -> u64 {
+    pub(super) fn add(&self, mapping: Mapping, owner: Owner) -> u64 {
         let region = Region::mapped(mapping, owner);
         let base = region.base;
         self.inner.regions.add(region);
@@ -181,7 +185,12 @@ impl ProcessDevice {
     }
 
     /// Takes a region away, after the stream has come to its end; the error is for one that is not there.
-    fn remove(&self, call: &'static str, base: u64, is_it: impl Fn(Owner) -> bool) -> Result<Region, Error> {
+    pub(super) fn remove(
+        &self,
+        call: &'static str,
+        base: u64,
+        is_it: impl Fn(Owner) -> bool,
+    ) -> Result<Region, Error> {
         // What went wrong on the device does not keep anybody from giving back.
         let _ = self.is_idle(call);
         let removed = self.inner.regions.remove(base, is_it);
@@ -267,9 +276,9 @@ impl Driver for ProcessDevice {
     fn peek(&self, address: u64, into: &mut [u8]) -> Result<(), Error> {
         let region = self.inner.regions.find(address, into.len());
         let region = region.filter(|region| region.owner == Owner::Host);
-        let _region = region.ok_or_else(|| refused("peek", format!("no host memory at {address:#x}")))?;
+        let region = region.ok_or_else(|| refused("peek", format!("no host memory at {address:#x}")))?;
         // SAFETY: within the region, whose mapping is held; it is only ever accessed by atomics.
-        unsafe { memory::load(address as usize, into) };
+        unsafe { memory::load(region.place_of(address) as usize, into) };
         Ok(())
     }
 
@@ -326,6 +335,32 @@ impl Driver for ProcessDevice {
         self.remove("close", base, |owner| owner == Owner::Opened).map(|_| ())
     }
 
+    fn create_multicast(&self, devices: usize, bytes: usize) -> Result<Handle, Error> {
+        self.new_together(devices, bytes)
+    }
+
+    fn join_multicast(&self, handle: &Handle) -> Result<(), Error> {
+        self.join_together(handle)
+    }
+
+    fn bind_multicast(&self, handle: &Handle) -> Result<Multicast, Error> {
+        let bytes = self.bytes_together(handle)?;
+        let own = self.allocate(bytes)?;
+        match self.bind_together(handle, own) {
+            Ok(all) => Ok(Multicast { own, all, bytes }),
+            Err(refused) => {
+                // What went wrong first is what is told.
+                let _ = self.free(own);
+                Err(refused)
+            }
+        }
+    }
+
+    fn leave_multicast(&self, handle: &Handle) -> Result<(), Error> {
+        let own = self.leave_together(handle)?;
+        own.map_or(Ok(()), |own| self.free(own))
+    }
+
     fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<(), Error> {
         self.enqueue("copy", Work::Copy { from, to, bytes })
     }
@@ -339,12 +374,12 @@ impl Driver for ProcessDevice {
     fn read(&self, from: u64, into: &mut [u8]) -> Result<(), Error> {
         self.refuse_capturing("reading to the host")?;
         self.is_idle("read")?;
-        let region = self.inner.regions.find(from, into.len());
-        let Some(_region) = region else {
+        let region = self.inner.regions.find(from, into.len()).filter(|region| region.parts.is_none());
+        let Some(region) = region else {
             return Err(refused("read", format!("there are no {} bytes at {from:#x}", into.len())));
         };
         // SAFETY: within the region, whose mapping is held, or which its lender keeps; read by atomics.
-        unsafe { memory::load(from as usize, into) };
+        unsafe { memory::load(region.place_of(from) as usize, into) };
         Ok(())
     }
 
@@ -360,6 +395,7 @@ impl Driver for ProcessDevice {
         threads: usize,
         parameters: &[u8],
     ) -> Result<(), Error> {
+        self.find_parts()?;
         let launch = Launch {
             kernel: Arc::clone(kernel),
             blocks: u32::try_from(blocks).map_err(|_| refused("launch", "too many blocks"))?,
@@ -404,20 +440,20 @@ impl Driver for ProcessDevice {
     }
 }
 
-fn inode_of(descriptor: &OwnedFd) -> std::io::Result<u64> {
+pub(super) fn inode_of(descriptor: &OwnedFd) -> std::io::Result<u64> {
     Ok(File::from(descriptor.try_clone()?).metadata()?.ino())
 }
 
-fn word(handle: &Handle, at: usize, bytes: usize) -> u64 {
+pub(super) fn word(handle: &Handle, at: usize, bytes: usize) -> u64 {
     let mut word = [0; 8];
     word[..bytes].copy_from_slice(&handle[at..at + bytes]);
     u64::from_le_bytes(word)
 }
 
-fn said(call: &'static str, problem: &OsError) -> Error {
+pub(super) fn said(call: &'static str, problem: &OsError) -> Error {
     refused(call, problem)
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
