@@ -183,7 +183,8 @@ impl Steps {
         if step == 0 {
             return Ok(());
         }
-        let late = bits(peers).filter(|peer| !self.is_passed_by(*peer, step)).fold(0, |late, peer| late | 1 << peer);
+        let late =
+            bits(peers).filter(|peer| !self.is_passed_by(*peer, step)).fold(0, |late, peer| late | 1 << peer);
         if late == 0 { Ok(()) } else { self.wait_for_late(late, step + 1, &line_of, wait) }
     }
 

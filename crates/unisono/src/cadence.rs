@@ -69,8 +69,15 @@ mod tests {
     #[test]
     fn what_comes_late_is_slept_for() {
         assert_eq!(after([10_000; 10]), BOUNDS.shortest);
-        assert_eq!(after([u64::MAX / 2]), BOUNDS.shortest + 2 * (2 * BOUNDS.longest / 8), "one wait proves little");
-        assert!(after((0..10).map(|_| 10_000).chain([100; 40])) > BOUNDS.shortest, "what it was is forgotten");
+        assert_eq!(
+            after([u64::MAX / 2]),
+            BOUNDS.shortest + 2 * (2 * BOUNDS.longest / 8),
+            "one wait proves little"
+        );
+        assert!(
+            after((0..10).map(|_| 10_000).chain([100; 40])) > BOUNDS.shortest,
+            "what it was is forgotten"
+        );
     }
 
     #[test]

@@ -115,7 +115,11 @@ impl<'g> Run<'g> {
     /// [`Run::wait_until_passed`] for one peer.
     #[inline(always)]
     pub(crate) fn wait_until_passed_by(&mut self, peer: usize, step: u64) -> BoxedResult<()> {
-        if self.steps.taken.is_passed_by(peer, step) { Ok(()) } else { self.wait_until_passed(1 << peer, step) }
+        if self.steps.taken.is_passed_by(peer, step) {
+            Ok(())
+        } else {
+            self.wait_until_passed(1 << peer, step)
+        }
     }
 
     /// Let the threads of this rank do `work`, which moves about `bytes` bytes, each for its shares; all of it is done when

@@ -109,6 +109,7 @@ pub(crate) fn pauses_before_tags() -> u32 {
 /// One of the two regions that this rank shares with `peer`.
 #[inline(always)]
 fn region(members: &Members, peer: usize, in_own_memory: bool) -> SwapRegion<'_> {
-    let (memory, other) = if in_own_memory { (members.own(), peer) } else { (members.memory(peer), members.rank) };
+    let (memory, other) =
+        if in_own_memory { (members.own(), peer) } else { (members.memory(peer), members.rank) };
     memory.swap(other)
 }

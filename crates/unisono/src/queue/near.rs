@@ -18,8 +18,8 @@ use super::handle::Handle;
 use super::line::{Fate, Line};
 use super::memory::Home;
 use super::wait::{Begun, Due, LOOKS, Pace, Patience, Waiting};
-use crate::cadence::Cadence;
 use crate::background::Background;
+use crate::cadence::Cadence;
 use crate::marker::Marker;
 use crate::memory::Source;
 

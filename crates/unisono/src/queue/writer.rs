@@ -21,8 +21,8 @@ use super::memory::ADDRESS_BYTES;
 use super::pool::{Housing, Pool};
 use super::slot::Slot;
 use super::wait::{Due, LOOKS, Patience};
-use crate::cadence::Cadence;
 use crate::background::Background;
+use crate::cadence::Cadence;
 use crate::marker::Marker;
 use crate::segment::check_headroom;
 

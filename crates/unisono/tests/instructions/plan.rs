@@ -46,7 +46,9 @@ pub(crate) fn sizes(kind: Kind, world: usize) -> Vec<usize> {
 
 fn budget() -> usize {
     match std::env::var(BUDGET) {
-        Ok(bytes) => bytes.parse().unwrap_or_else(|_| panic!("{BUDGET}: expected a number of bytes, found {bytes:?}")),
+        Ok(bytes) => {
+            bytes.parse().unwrap_or_else(|_| panic!("{BUDGET}: expected a number of bytes, found {bytes:?}"))
+        }
         Err(_) => 256 * KIB,
     }
 }
