@@ -148,12 +148,12 @@ fn metadata_of(unpacked: &Path) -> Result<PathBuf> {
     metadata.with_context(|| format!("no dist-info in {}", unpacked.display()))
 }
 
-/// Both licences ask that their text goes along.
+/// Both licences ask that their text goes along, and so does that of libzmq, which is linked in.
 fn licences_go_along(workspace: &Workspace, unpacked: &Path) -> Result<()> {
-    let folder = metadata_of(unpacked)?.join("licenses");
-    for name in ["LICENSE-APACHE", "LICENSE-MIT"] {
+    let (source, folder) = (workspace.root.join("bindings/python"), metadata_of(unpacked)?.join("licenses"));
+    for name in ["LICENSE-APACHE", "LICENSE-MIT", "LICENSE-LIBZMQ"] {
         let packed = fs::read(folder.join(name)).with_context(|| format!("the wheel has no {name}"))?;
-        ensure!(packed == fs::read(workspace.root.join(name))?, "{name} is another in the wheel");
+        ensure!(packed == fs::read(source.join(name))?, "{name} is another in the wheel");
     }
     Ok(())
 }

@@ -123,10 +123,11 @@ fn path_with(folder: Option<&Path>) -> Result<OsString> {
     env::join_paths(folders).context("PATH")
 }
 
-/// What every wheel must do: a group of two ranks adds up, on memory of Python's own.
+/// What every wheel must do: a group of two ranks adds up, on memory of Python's own, and a queue's message comes to a reader here and, by
+/// ZeroMQ, to one that might be elsewhere.
 const TRIAL: &str = "
 import array, concurrent.futures, platform, unisono
-from unisono import _core
+from unisono import _core, queue
 def rank(comm):
     data = array.array('f', [comm.rank + 1.0] * 1000)
     comm.all_reduce(data)
@@ -135,6 +136,12 @@ def rank(comm):
 with concurrent.futures.ThreadPoolExecutor(2) as pool:
     sums = list(pool.map(rank, unisono.in_process(2)))
 assert sums == [(3.0, 3.0)] * 2, sums
+writer = queue.Writer([0], remote_ranks=[1], connect_ip='127.0.0.1')
+readers = [queue.Reader(writer.handle, rank, timeout=60) for rank in (0, 1)]
+writer.wait_until_ready(60)
+writer.send(bytes(range(256)) * 4096, 60)
+for reader in readers:
+    assert reader.recv_bytes(60) == bytes(range(256)) * 4096, reader.rank
 print('unisono', unisono.__version__, 'on', platform.machine(), platform.python_version(), _core.__file__)
 ";
 
