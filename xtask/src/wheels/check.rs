@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
-use super::Architecture;
+use super::{Architecture, unwinder};
 use crate::step::{self, Count};
 use crate::workspace::{self, Workspace};
 
@@ -67,6 +67,7 @@ pub(super) fn check(
         "{CORE} exports {exported:?}, and should export PyInit__core alone"
     );
     uses_the_stable_abi_alone(workspace, builder, &symbols)?;
+    is_unwound_by_the_system(&dynamic, &symbols)?;
 
     let mut command = workspace.command(builder);
     let verdict = workspace::output(command.args(["-m", "auditwheel", "show"]).arg(wheel))?;
@@ -104,6 +105,20 @@ fn uses_the_stable_abi_alone(workspace: &Workspace, builder: &Path, symbols: &st
     ensure!(pythons.len() > 20, "{CORE} takes only {pythons:?} of Python");
     let others = workspace::output(workspace.command(builder).args(["-c", STABLE_ABI]).args(&pythons))?;
     ensure!(others.trim().is_empty(), "{CORE} uses what is not in the stable ABI of CPython 3.11: {others}");
+    Ok(())
+}
+
+/// Stacks are unwound by the system's library: what it needs of one is asked of that.
+fn is_unwound_by_the_system(dynamic: &str, symbols: &str) -> Result<()> {
+    ensure!(
+        libraries_of(dynamic).any(|library| library == unwinder::LIBRARY),
+        "{CORE} does not need {}: it has an unwinder of its own, which the system's frames do not fit",
+        unwinder::LIBRARY
+    );
+    for wanted in unwinder::NEEDED {
+        let is_asked_for = symbols_of(symbols).any(|(name, defined)| name == wanted && !defined);
+        ensure!(is_asked_for, "{CORE} does not take {wanted} from {}: it has another", unwinder::LIBRARY);
+    }
     Ok(())
 }
 
