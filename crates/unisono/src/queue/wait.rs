@@ -18,9 +18,10 @@ const EAGER_LOOKS: u32 = 100;
 const CROWDED_LOOKS: u32 = 10;
 /// From here on a waiter offers its core to others between looks.
 const YIELD_AFTER: Duration = Duration::from_micros(20);
-/// A waiter looks at least and at most this long before it sleeps.
+/// A waiter looks at least and at most this long before it sleeps. The most is for messages of a MiB, there and back: being woken would
+/// double the time of those, too, and more than that of shorter ones.
 const SHORTEST_LOOK: Duration = Duration::from_micros(20);
-const LONGEST_LOOK: Duration = Duration::from_micros(100);
+const LONGEST_LOOK: Duration = Duration::from_micros(500);
 
 /// How long waits have taken lately.
 #[derive(Clone, Copy, Debug, Default)]
@@ -35,7 +36,7 @@ impl Cadence {
 
     /// How long to look for something before going to sleep: a bit longer than it usually takes, if that is not long.
     fn look_for(self) -> Duration {
-        let enough = self.typical * 2 + SHORTEST_LOOK;
+        let enough = self.typical + self.typical / 2 + SHORTEST_LOOK;
         if enough <= LONGEST_LOOK { enough } else { SHORTEST_LOOK }
     }
 }
@@ -264,5 +265,22 @@ impl Ends {
     /// To be followed by ringing the bells.
     pub(super) fn cancel(&self) {
         self.cancelled.fetch_add(1, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_soon_is_looked_for_and_what_comes_late_slept_for_also_after_a_while_of_the_other() {
+        let (soon, late) = (LONGEST_LOOK * 3 / 5, Duration::from_secs(1));
+        let mut cadence = Cadence::default();
+        for _ in 0..3 {
+            (0..100).for_each(|_| cadence.note(soon));
+            assert!(cadence.look_for() > soon && cadence.look_for() <= LONGEST_LOOK, "{cadence:?}");
+            (0..100).for_each(|_| cadence.note(late));
+            assert_eq!(cadence.look_for(), SHORTEST_LOOK);
+        }
     }
 }
