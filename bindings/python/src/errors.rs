@@ -7,14 +7,14 @@ use unisono::{Call, Error, LastOperation, PeerStatus};
 
 use crate::signals;
 
-/// The exception for an error. A wait that ended because of a Python signal raises what the signal's handler raised.
+/// The exception for an error. What the handler of a Python signal raised during the wait is what is raised, whether the wait ended
+/// because of it or, meanwhile, of something else: the error is its cause.
 pub(crate) fn raised(py: Python<'_>, error: &Error) -> PyErr {
     let exception = match exception(py, error) {
         Ok(exception) => exception,
         Err(problem) => return problem,
     };
-    let handlers = matches!(error, Error::Interrupted { .. }).then(signals::take_raised).flatten();
-    let Some(handlers) = handlers else { return exception };
+    let Some(handlers) = signals::take_raised() else { return exception };
     handlers.set_cause(py, Some(exception));
     handlers
 }

@@ -5,9 +5,11 @@ from __future__ import annotations
 import gc
 import os
 import pickle
+import resource
 import signal
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,6 +39,17 @@ def test_every_reader_gets_every_message_in_order() -> None:
     for thread in threads:
         thread.join(PATIENCE)
     assert received == [messages] * 3 and writer.messages == len(messages)
+
+
+def test_long_messages_are_whole_in_whichever_way_they_are_copied() -> None:
+    """The first two go different ways, and later ones by the clock; at every place in a line."""
+    writer, [reader] = sides()
+    source = os.urandom((1 << 20) + 200)
+    for number in range(130):
+        length = (32 << 10) + 37 * number if number % 10 else 1 << 20
+        sent = memoryview(source)[number : number + length]
+        writer.send(sent, PATIENCE)
+        assert reader.recv_bytes(PATIENCE) == sent
 
 
 def test_anything_contiguous_is_sent_and_nothing_else() -> None:
@@ -223,6 +236,26 @@ def test_ctrl_c_ends_a_wait_and_the_next_call_goes_on() -> None:
         child.end()
 
 
+def writes_here_and_elsewhere(pipe: Any) -> None:
+    writer = queue.Writer([0], remote_ranks=[1], connect_ip="127.0.0.1")
+    pipe.send(writer.handle)
+    pipe.recv()
+
+
+@pytest.mark.parametrize("rank", [0, 1], ids=["here", "elsewhere"])
+def test_ctrl_c_ends_the_wait_for_a_writer_that_does_not_answer(rank: int) -> None:
+    with Child(writes_here_and_elsewhere) as child:
+        handle = child.says()
+        os.kill(child.process.pid, signal.SIGSTOP)
+        while ") T " not in Path(f"/proc/{child.process.pid}/stat").read_text():
+            time.sleep(0.01)
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+        begun = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            queue.Reader(handle, rank)
+        assert 0.15 < time.monotonic() - begun < 5
+
+
 def test_other_threads_run_while_one_waits() -> None:
     writer, [reader] = sides()
     received: list[bytes] = []
@@ -251,6 +284,47 @@ def test_a_thread_that_finds_another_one_waiting_has_a_time_out_too() -> None:
     writer.send(b"for the first")
     thread.join(PATIENCE)
     assert received == [b"for the first"]
+
+
+def in_another_thread(reader: queue.Reader, timeout: float) -> threading.Thread:
+    """A thread whose call has the reader when this returns, and finds nothing."""
+
+    def waits() -> None:
+        with pytest.raises(queue.QueueTimeout):
+            reader.recv_bytes(timeout)
+
+    thread = threading.Thread(target=waits)
+    thread.start()
+    while True:
+        try:
+            reader.recv_bytes(0)
+        except queue.QueueBusy:
+            return thread
+        except queue.QueueTimeout:  # the other one has not begun
+            continue
+
+
+def test_what_another_threads_call_takes_counts_as_waited() -> None:
+    _writer, [reader] = sides()
+    thread = in_another_thread(reader, 0.6)
+    begun = time.monotonic()
+    with pytest.raises(queue.QueueTimeout) as over:
+        reader.recv_bytes(1.0)
+    assert 0.95 < time.monotonic() - begun < 1.4
+    assert 0.95 < over.value.waited < 1.4
+    thread.join(PATIENCE)
+
+
+def test_who_waits_for_another_threads_call_sleeps_and_is_woken_by_its_end() -> None:
+    writer, [reader] = sides()
+    thread = in_another_thread(reader, 1.0)
+    before = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+    threading.Timer(1.3, writer.send, (b"later",)).start()
+    received = reader.recv_bytes(PATIENCE)
+    woken = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw - before
+    thread.join(PATIENCE)
+    # The main thread looks for signals a few times a second, and no oftener for anything else.
+    assert received == b"later" and woken < 200
 
 
 def test_a_forked_child_is_told_and_its_parent_goes_on() -> None:

@@ -228,6 +228,38 @@ def test_ctrl_c_ends_a_wait(how: str) -> None:
         ranks.kill()
 
 
+def test_what_a_handler_raised_while_the_other_rank_died_is_raised_once() -> None:
+    """The wait ends by the death, and not because of the handler."""
+
+    def work(rank: int) -> None:
+        pids = torch.zeros(2, dtype=torch.int64)
+        pids[rank] = os.getpid()
+        torch.ops.unisono.shm_allreduce(pids, 0)
+        if rank == 1:
+            time.sleep(60)
+
+        def handler(*_: object) -> None:
+            os.kill(int(pids[1]), signal.SIGKILL)
+            time.sleep(0.5)
+            raise ZeroDivisionError("in the handler")
+
+        signal.signal(signal.SIGINT, handler)
+        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+        with pytest.raises(ZeroDivisionError) as raised:
+            torch.ops.unisono.shm_allreduce(torch.ones(8), 0)
+        assert isinstance(raised.value.__cause__, unisono.PeerDied)
+        (alone,) = unisono.in_process(1)
+        alone.barrier()
+        os._exit(0)
+
+    ranks = Ranks(2, work)
+    try:
+        ranks.processes[0].join(60)
+        assert ranks.processes[0].exitcode == 0
+    finally:
+        ranks.kill()
+
+
 def test_in_a_forked_child_a_group_is_refused() -> None:
     def work(rank: int) -> None:
         child = os.fork()

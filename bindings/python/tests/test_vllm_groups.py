@@ -6,6 +6,7 @@ import ctypes
 import os
 import pickle
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,29 @@ def test_a_stateless_group(tmp_path: Path) -> None:
         for child in (writer, reader):
             child.tell("end")
             child.end()
+
+
+def one_cannot(rank: int, world: int, kind: str) -> tuple[str, float]:
+    """Rank 1 asks for what cannot be: fewer chunks than none."""
+    chunks = -1 if rank == 1 else 4
+    begun = time.monotonic()
+    try:
+        if kind == "one writer":
+            MessageQueue.create_from_process_group(dist.group.WORLD, 1 << 20, chunks, writer_rank=1)
+        else:
+            MessageQueue.create_from_process_group_single_reader(
+                dist.group.WORLD, 1 << 20, chunks, reader_rank=2, blocking=True
+            )
+    except Exception as problem:
+        return f"{type(problem).__name__}: {problem}", time.monotonic() - begun
+    return "nothing", 0.0
+
+
+@pytest.mark.parametrize("kind", ["one writer", "one reader"])
+def test_a_writer_that_cannot_make_its_queue_is_told_to_all_at_once(kind: str) -> None:
+    said, times = zip(*groups.run(partial(one_cannot, kind=kind), backend="gloo"), strict=True)
+    assert said[0] == said[2] == f"QueueError: rank 1 of the group could not make its side of the queue: {said[1]}"
+    assert "nothing" not in said[1] and max(times) < 10
 
 
 CLONE_NEWNET = 0x40000000

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 import logging
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -310,6 +311,32 @@ def test_if_one_rank_cannot_all_use_vllms_own_and_one_line_says_why(failing: int
         assert torch.equal(reduced, torch.stack(BLOCKS).sum(0))
     (line,) = [line for _, _, lines, _ in ranks for line in lines]
     assert f"rank {failing}: MemoryError: no memory here" in line and "tp:0" in line
+
+
+def every_type(rank: int, world: int) -> list[str]:
+    """All types of torch's that a tensor in memory can have, also those that the library knows nothing of."""
+    tensor_dict = importlib.import_module("unisono.vllm._tensor_dict")
+    made: dict[str, torch.Tensor] = {}
+    for name, dtype in sorted(vars(torch).items()):
+        if isinstance(dtype, torch.dtype) and not re.fullmatch("q.*|u?int[1-7]", name):
+            made[name] = torch.empty(3, 2, dtype=dtype)
+            made[name].view(torch.uint8).copy_(torch.arange(made[name].nbytes).reshape(3, -1) % 2)
+    made |= {"scalar": torch.tensor(3.5), "learnt": torch.ones(2, requires_grad=True), "conjugate": torch.tensor([1 + 2j]).conj()}
+    comm = communicator()._comm
+    if rank == 0:
+        tensor_dict.send(comm, made, 1)
+        return sorted(made)
+    received = tensor_dict.recv(comm, 0)
+    for name, tensor in received.items():
+        sent = made[name].detach().resolve_conj()
+        assert (tensor.dtype, tensor.shape) == (sent.dtype, sent.shape)
+        assert torch.equal(tensor.reshape(-1).view(torch.uint8), sent.reshape(-1).view(torch.uint8)), name
+    return sorted(received)
+
+
+def test_tensors_of_every_type_are_sent() -> None:
+    sent, received = as_ranks(every_type, 2)
+    assert sent == received and {"bool", "float8_e4m3fn", "uint16", "bits8", "chalf"} <= set(sent)
 
 
 def hostile(rank: int, world: int) -> str:

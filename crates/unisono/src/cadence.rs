@@ -6,8 +6,8 @@
 
 use std::time::Duration;
 
-/// How long a wait may look.
-#[derive(Clone, Copy, Debug)]
+/// How long a wait may look; both below two seconds.
+#[derive(Debug)]
 pub(crate) struct Bounds {
     /// Every wait looks this long, and one that is likely to be long no longer.
     pub(crate) shortest: Duration,
@@ -18,30 +18,38 @@ pub(crate) struct Bounds {
 /// How long waits of one kind have taken.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cadence {
-    bounds: Bounds,
-    typical: Duration,
-    look_for: Duration,
+    bounds: &'static Bounds,
+    /// Nanoseconds.
+    typical: u32,
+    /// Nanoseconds; kept, as it is asked for at every call and seldom changes.
+    look_for: u32,
 }
 
 impl Cadence {
     /// Before the first wait.
-    pub(crate) const fn new(bounds: Bounds) -> Self {
-        Cadence { bounds, typical: Duration::ZERO, look_for: bounds.shortest }
+    pub(crate) const fn new(bounds: &'static Bounds) -> Self {
+        Cadence { bounds, typical: 0, look_for: bounds.shortest.as_nanos() as u32 }
     }
 
     /// A wait has taken this long.
     pub(crate) fn note(&mut self, waited: Duration) {
         let Bounds { shortest, longest } = self.bounds;
-        self.typical = (self.typical * 7 + waited.min(2 * longest)) / 8;
+        let typical = (self.typical() * 7 + waited.min(2 * *longest)) / 8;
         // A bit longer than it usually takes, if that is not long.
-        let enough = self.typical * 2 + shortest;
-        self.look_for = if enough <= longest { enough } else { shortest };
+        let enough = typical * 2 + *shortest;
+        let look_for = if enough <= *longest { enough } else { *shortest };
+        // Both are at most twice the longest look.
+        (self.typical, self.look_for) = (typical.as_nanos() as u32, look_for.as_nanos() as u32);
+    }
+
+    fn typical(&self) -> Duration {
+        Duration::from_nanos(self.typical.into())
     }
 
     /// How long to look for something before going to sleep.
     #[inline]
     pub(crate) fn look_for(&self) -> Duration {
-        self.look_for
+        Duration::from_nanos(self.look_for.into())
     }
 }
 
@@ -49,11 +57,11 @@ impl Cadence {
 mod tests {
     use super::*;
 
-    const BOUNDS: Bounds =
+    static BOUNDS: Bounds =
         Bounds { shortest: Duration::from_micros(50), longest: Duration::from_micros(1000) };
 
     fn after(waits: impl IntoIterator<Item = u64>) -> Duration {
-        let mut cadence = Cadence::new(BOUNDS);
+        let mut cadence = Cadence::new(&BOUNDS);
         waits.into_iter().for_each(|micros| cadence.note(Duration::from_micros(micros)));
         cadence.look_for()
     }
@@ -69,15 +77,20 @@ mod tests {
     #[test]
     fn what_comes_late_is_slept_for() {
         assert_eq!(after([10_000; 10]), BOUNDS.shortest);
-        assert_eq!(
-            after([u64::MAX / 2]),
-            BOUNDS.shortest + 2 * (2 * BOUNDS.longest / 8),
-            "one wait proves little"
-        );
-        assert!(
-            after((0..10).map(|_| 10_000).chain([100; 40])) > BOUNDS.shortest,
-            "what it was is forgotten"
-        );
+        assert_eq!(after([u64::MAX / 2]), BOUNDS.shortest + BOUNDS.longest / 2, "one wait proves little");
+        let found = after((0..10).map(|_| 10_000).chain([100; 40]));
+        assert!(found > BOUNDS.shortest, "what was is forgotten: {found:?}");
+    }
+
+    #[test]
+    fn it_follows_from_the_one_to_the_other_and_back() {
+        let mut cadence = Cadence::new(&BOUNDS);
+        for _ in 0..3 {
+            (0..100).for_each(|_| cadence.note(BOUNDS.longest / 3));
+            assert!(cadence.look_for() > BOUNDS.longest / 3, "{cadence:?}");
+            (0..100).for_each(|_| cadence.note(Duration::from_secs(1)));
+            assert_eq!(cadence.look_for(), BOUNDS.shortest);
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
-use super::Architecture;
+use super::{Architecture, unwinder};
 use crate::step::{self, Count};
 use crate::workspace::{self, Workspace};
 
@@ -67,6 +67,7 @@ pub(super) fn check(
         "{CORE} exports {exported:?}, and should export PyInit__core alone"
     );
     uses_the_stable_abi_alone(workspace, builder, &symbols)?;
+    is_unwound_by_the_system(&dynamic, &symbols)?;
 
     let mut command = workspace.command(builder);
     let verdict = workspace::output(command.args(["-m", "auditwheel", "show"]).arg(wheel))?;
@@ -104,6 +105,20 @@ fn uses_the_stable_abi_alone(workspace: &Workspace, builder: &Path, symbols: &st
     ensure!(pythons.len() > 20, "{CORE} takes only {pythons:?} of Python");
     let others = workspace::output(workspace.command(builder).args(["-c", STABLE_ABI]).args(&pythons))?;
     ensure!(others.trim().is_empty(), "{CORE} uses what is not in the stable ABI of CPython 3.11: {others}");
+    Ok(())
+}
+
+/// Stacks are unwound by the system's library: what it needs of one is asked of that.
+fn is_unwound_by_the_system(dynamic: &str, symbols: &str) -> Result<()> {
+    ensure!(
+        libraries_of(dynamic).any(|library| library == unwinder::LIBRARY),
+        "{CORE} does not need {}: it has an unwinder of its own, which the system's frames do not fit",
+        unwinder::LIBRARY
+    );
+    for wanted in unwinder::NEEDED {
+        let is_asked_for = symbols_of(symbols).any(|(name, defined)| name == wanted && !defined);
+        ensure!(is_asked_for, "{CORE} does not take {wanted} from {}: it has another", unwinder::LIBRARY);
+    }
     Ok(())
 }
 
@@ -148,12 +163,12 @@ fn metadata_of(unpacked: &Path) -> Result<PathBuf> {
     metadata.with_context(|| format!("no dist-info in {}", unpacked.display()))
 }
 
-/// Both licences ask that their text goes along.
+/// Both licences ask that their text goes along, and so does that of libzmq, which is linked in.
 fn licences_go_along(workspace: &Workspace, unpacked: &Path) -> Result<()> {
-    let folder = metadata_of(unpacked)?.join("licenses");
-    for name in ["LICENSE-APACHE", "LICENSE-MIT"] {
+    let (source, folder) = (workspace.root.join("bindings/python"), metadata_of(unpacked)?.join("licenses"));
+    for name in ["LICENSE-APACHE", "LICENSE-MIT", "LICENSE-LIBZMQ"] {
         let packed = fs::read(folder.join(name)).with_context(|| format!("the wheel has no {name}"))?;
-        ensure!(packed == fs::read(workspace.root.join(name))?, "{name} is another in the wheel");
+        ensure!(packed == fs::read(source.join(name))?, "{name} is another in the wheel");
     }
     Ok(())
 }

@@ -1,11 +1,12 @@
 //! `cargo xtask wheels`: the Python package as one wheel per architecture, in `target/wheels`, each checked and tried.
 //!
 //! maturin builds them, with zig as C and C++ compiler and as linker: zig links against the symbols of an old glibc, whatever this machine
-//! has, and brings a C++ library that goes into the wheel, so that no wheel needs one of the system's. For 64-bit Arm the
-//! standard library is that of [`Aarch64`]. The invariant that matters: **a wheel is in `target/wheels` only if it has passed**
+//! has, and brings a C++ library that goes into the wheel, so that no wheel needs one of the system's; only stacks are unwound by the
+//! system's library ([`unwinder`]). For 64-bit Arm the standard library is that of [`Aarch64`]. The invariant that matters: **a wheel is in `target/wheels` only if it has passed**
 //! ([`check`]): built elsewhere, it comes there at the end.
 
 mod check;
+mod unwinder;
 
 use std::env;
 use std::ffi::OsString;
@@ -112,6 +113,9 @@ fn build(workspace: &Workspace, builder: &Path, architecture: Architecture) -> R
     if architecture == Architecture::Aarch64 {
         Aarch64::prepare(workspace)?.lend_to(&mut command, &path)?;
     }
+    // For the compiler, and of the package alone.
+    let library = unwinder::stand_in(workspace, builder, architecture)?;
+    command.args(["--", "-C"]).arg(format!("link-arg={}", library.display()));
     step::run(&mut command, &mut Count::default())
         .with_context(|| format!("building for {}", architecture.name()))?;
     workspace::only_entry(&out)
@@ -123,10 +127,11 @@ fn path_with(folder: Option<&Path>) -> Result<OsString> {
     env::join_paths(folders).context("PATH")
 }
 
-/// What every wheel must do: a group of two ranks adds up, on memory of Python's own.
+/// What every wheel must do, and come to its end: a group of two ranks adds up, on memory of Python's own, and a queue's message comes to a reader here and, by
+/// ZeroMQ, to one that might be elsewhere.
 const TRIAL: &str = "
 import array, concurrent.futures, platform, unisono
-from unisono import _core
+from unisono import _core, queue
 def rank(comm):
     data = array.array('f', [comm.rank + 1.0] * 1000)
     comm.all_reduce(data)
@@ -135,6 +140,12 @@ def rank(comm):
 with concurrent.futures.ThreadPoolExecutor(2) as pool:
     sums = list(pool.map(rank, unisono.in_process(2)))
 assert sums == [(3.0, 3.0)] * 2, sums
+writer = queue.Writer([0], remote_ranks=[1], connect_ip='127.0.0.1')
+readers = [queue.Reader(writer.handle, rank, timeout=60) for rank in (0, 1)]
+writer.wait_until_ready(60)
+writer.send(bytes(range(256)) * 4096, 60)
+for reader in readers:
+    assert reader.recv_bytes(60) == bytes(range(256)) * 4096, reader.rank
 print('unisono', unisono.__version__, 'on', platform.machine(), platform.python_version(), _core.__file__)
 ";
 

@@ -14,7 +14,7 @@ use super::errors::{raised, unavailable};
 use super::handle::QueueHandle;
 use super::message::{Held, QueueMessage};
 use super::turns::{Loan, Turns};
-use super::waits::{patience, wait};
+use super::waits::{Patience, patience, wait, wait_beside};
 use super::wire;
 
 /// How long a writer may take to let a reader in.
@@ -31,15 +31,21 @@ pub(crate) struct QueueReader {
 }
 
 impl QueueReader {
-    fn take(&self, py: Python<'_>, operation: &'static str, timeout: Option<f64>) -> PyResult<Loan<Reader>> {
-        self.turns.take(py, patience(timeout))?.map_err(|why| unavailable(py, operation, why))
+    fn take(
+        &self,
+        py: Python<'_>,
+        operation: &'static str,
+        patience: &mut Patience,
+    ) -> PyResult<Loan<Reader>> {
+        self.turns.take(py, patience)?.map_err(|why| unavailable(py, operation, why))
     }
 
     /// The next message, with the reader that it borrows.
     #[inline]
     fn next_message(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Held> {
-        let mut reader = self.take(py, "recv", timeout)?;
-        let found = wait(py, patience(timeout), |timeout| {
+        let mut patience = Patience::of(timeout);
+        let mut reader = self.take(py, "recv", &mut patience)?;
+        let found = wait(py, patience, |timeout| {
             // SAFETY: the message goes beside the loan, which drops it first; an error holds nothing.
             unsafe { reader.lend() }.recv_within(timeout)
         })?;
@@ -63,10 +69,10 @@ impl QueueReader {
         rank: usize,
         timeout: Option<f64>,
     ) -> PyResult<Self> {
-        let handle = &handle.get().0;
+        let handle = handle.get().0.clone();
         let timeout = patience(timeout).unwrap_or(OPENING_TAKES);
-        let reader =
-            py.detach(|| Reader::open_within(handle, rank, timeout)).map_err(|error| raised(py, &error))?;
+        let opened = wait_beside(py, move || Reader::open_within(&handle, rank, timeout))?;
+        let reader = opened.map_err(|error| raised(py, &error))?;
         let control = reader.control();
         Ok(QueueReader { turns: Turns::new(reader), control, rank, next: AtomicU64::new(0) })
     }
@@ -84,9 +90,10 @@ impl QueueReader {
 
     #[pyo3(signature = (timeout=None))]
     fn wait_until_ready(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
-        let mut loan = self.take(py, "wait_until_ready", timeout)?;
+        let mut patience = Patience::of(timeout);
+        let mut loan = self.take(py, "wait_until_ready", &mut patience)?;
         let ready = |timeout| loan.get().wait_until_ready(timeout);
-        wait(py, patience(timeout), ready)?.map_err(|error| raised(py, &error))
+        wait(py, patience, ready)?.map_err(|error| raised(py, &error))
     }
 
     /// The next message, where it lies.

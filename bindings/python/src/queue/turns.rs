@@ -4,25 +4,64 @@
 //! borrows: whoever uses a side takes it out, as a [`Loan`], and puts it back when it is done. The one invariant that
 //! matters: **a side is out at most once**, so that a loan is the only way to it.
 //!
-//! The lock is held for moments, and only by who has the interpreter, so that a forked child finds it free.
+//! The lock is held for moments, and only by who has the interpreter, so that a forked child finds it free. Who waits for a side
+//! sleeps, without the interpreter, at a bell, which has a lock of its own; a forked child never touches it.
 
 #![allow(unsafe_code)]
 
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use pyo3::prelude::*;
+use unisono::interrupt;
 
-/// How often is looked whether another thread's call is over.
-const NAP: Duration = Duration::from_millis(1);
+use super::waits::Patience;
+use crate::signals;
 
 /// A side of a queue, unless somebody has taken it out.
 pub(super) struct Turns<T: Send> {
-    state: Mutex<State<T>>,
+    place: Mutex<Place<T>>,
+    bell: Bell,
     /// Where the side was made. In a forked child nobody puts back what its parent's threads had out.
     process: u32,
+}
+
+struct Place<T> {
+    state: State<T>,
+    /// How many threads want to hear of its being put back.
+    waiting: usize,
+}
+
+/// Rung when a side was put back.
+#[derive(Default)]
+struct Bell {
+    rings: Mutex<u64>,
+    rung: Condvar,
+}
+
+impl Bell {
+    fn ring(&self) {
+        *self.rings.lock() += 1;
+        self.rung.notify_all();
+    }
+
+    fn count(&self) -> u64 {
+        *self.rings.lock()
+    }
+
+    /// Sleep until it has been rung more than `heard` times, or the time is up.
+    fn sleep(&self, heard: u64, until: Option<Instant>) {
+        let mut rings = self.rings.lock();
+        while *rings == heard {
+            match until {
+                None => self.rung.wait(&mut rings),
+                Some(until) if self.rung.wait_until(&mut rings, until).timed_out() => return,
+                Some(_) => {}
+            }
+        }
+    }
 }
 
 enum State<T> {
@@ -61,29 +100,31 @@ unsafe impl<T: Send> Sync for Loan<T> {}
 
 impl<T: Send> Turns<T> {
     pub(super) fn new(side: T) -> Arc<Self> {
-        Arc::new(Turns { state: Mutex::new(State::Free(Box::new(side))), process: std::process::id() })
+        let place = Mutex::new(Place { state: State::Free(Box::new(side)), waiting: 0 });
+        Arc::new(Turns { place, bell: Bell::default(), process: std::process::id() })
     }
 
-    /// Take the side out; waits, without the interpreter, while another thread's call has it.
+    /// Take the side out; waits, without the interpreter, while another thread's call has it. What that takes is taken off
+    /// `patience`.
     #[inline]
     pub(super) fn take(
         self: &Arc<Self>,
         py: Python<'_>,
-        timeout: Option<Duration>,
+        patience: &mut Patience,
     ) -> PyResult<Result<Loan<T>, Unavailable>> {
         match self.try_take() {
             Err(Unavailable::Busy | Unavailable::Held) if self.process != std::process::id() => {
                 Ok(Err(Unavailable::Forked))
             }
-            Err(Unavailable::Busy) => self.take_later(py, timeout),
+            Err(Unavailable::Busy) => self.take_later(py, patience),
             outcome => Ok(outcome),
         }
     }
 
     #[inline]
     fn try_take(self: &Arc<Self>) -> Result<Loan<T>, Unavailable> {
-        let mut state = self.state.lock();
-        match std::mem::replace(&mut *state, State::Out { for_guard: false, is_to_close: false }) {
+        let mut place = self.place.lock();
+        match std::mem::replace(&mut place.state, State::Out { for_guard: false, is_to_close: false }) {
             State::Free(side) => Ok(Loan { side: NonNull::from(Box::leak(side)), of: Arc::clone(self) }),
             other => {
                 let why = match other {
@@ -91,7 +132,7 @@ impl<T: Send> Turns<T> {
                     State::Out { .. } => Unavailable::Held,
                     _ => Unavailable::Closed,
                 };
-                *state = other;
+                place.state = other;
                 Err(why)
             }
         }
@@ -101,27 +142,39 @@ impl<T: Send> Turns<T> {
     fn take_later(
         self: &Arc<Self>,
         py: Python<'_>,
-        timeout: Option<Duration>,
+        patience: &mut Patience,
     ) -> PyResult<Result<Loan<T>, Unavailable>> {
+        signals::make_ready(py)?;
         let since = Instant::now();
-        loop {
-            py.detach(|| std::thread::sleep(NAP));
-            py.check_signals()?;
+        let deadline = patience.left().and_then(|left| since.checked_add(left));
+        self.place.lock().waiting += 1;
+        let taken = loop {
+            // Counted before it is looked: what is put back afterwards is heard.
+            let heard = self.bell.count();
             match self.try_take() {
-                Err(Unavailable::Busy) if timeout.is_none_or(|timeout| since.elapsed() < timeout) => {}
-                outcome => return Ok(outcome),
+                Err(Unavailable::Busy) if deadline.is_none_or(|deadline| Instant::now() < deadline) => {}
+                outcome => break Ok(outcome),
             }
-        }
+            let question = signals::is_asked().then(|| Instant::now() + interrupt::ASK_EVERY);
+            let until = [deadline, question].into_iter().flatten().min();
+            py.detach(|| self.bell.sleep(heard, until));
+            if let Err(raised) = py.check_signals() {
+                break Err(raised);
+            }
+        };
+        self.place.lock().waiting -= 1;
+        patience.spend(since.elapsed());
+        taken
     }
 
     /// Let nobody take it any more. Gives the side, to be dropped without the interpreter; one that is out is closed when it
     /// comes back.
     pub(super) fn close(&self) -> Option<Box<T>> {
-        let mut state = self.state.lock();
-        match std::mem::replace(&mut *state, State::Closed) {
+        let mut place = self.place.lock();
+        match std::mem::replace(&mut place.state, State::Closed) {
             State::Free(side) => Some(side),
             State::Out { for_guard, .. } => {
-                *state = State::Out { for_guard, is_to_close: true };
+                place.state = State::Out { for_guard, is_to_close: true };
                 None
             }
             State::Closed => None,
@@ -129,14 +182,21 @@ impl<T: Send> Turns<T> {
     }
 
     fn put_back(&self, side: Box<T>) {
-        let mut state = self.state.lock();
-        if matches!(*state, State::Out { is_to_close: true, .. }) {
-            *state = State::Closed;
-            drop(state);
-            drop_detached(side);
+        let mut place = self.place.lock();
+        let is_wanted = place.waiting > 0;
+        let closed = if matches!(place.state, State::Out { is_to_close: true, .. }) {
+            place.state = State::Closed;
+            Some(side)
         } else {
-            *state = State::Free(side);
+            place.state = State::Free(side);
+            None
+        };
+        drop(place);
+        // Those who waited when a process was forked are not in the child.
+        if is_wanted && self.process == std::process::id() {
+            self.bell.ring();
         }
+        closed.into_iter().for_each(drop_detached);
     }
 }
 
@@ -171,7 +231,7 @@ impl<T: Send> Loan<T> {
 
     /// From now on whoever asks is told that a guard has it.
     pub(super) fn keep_for_guard(&self) {
-        if let State::Out { for_guard, .. } = &mut *self.of.state.lock() {
+        if let State::Out { for_guard, .. } = &mut self.of.place.lock().state {
             *for_guard = true;
         }
     }

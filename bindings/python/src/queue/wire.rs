@@ -19,6 +19,8 @@ use pyo3::exceptions::{PyBufferError, PyOverflowError};
 use pyo3::prelude::*;
 use unisono::queue::{Message, Slot};
 
+use super::copying::{Ways, copy};
+
 const OVERFLOW: u8 = 1;
 const WIDE: u8 = 2;
 /// Up to this length the only part of a message is copied out and the message taken at once.
@@ -60,14 +62,12 @@ impl Bytes {
         let offset = offset.min(self.bytes);
         let bytes = into.len().min(self.bytes - offset);
         // SAFETY: `bytes` bytes from `offset` on lie inside what is kept in place there (`of_message`), and `into` is nobody else's.
-        unsafe {
-            std::ptr::copy_nonoverlapping(at::<u8>(self.start).add(offset), into.as_mut_ptr(), bytes);
-        }
+        unsafe { copy(into.as_mut_ptr(), at::<u8>(self.start).add(offset), bytes) };
     }
 
     /// Copy them into the slot. Python's other threads may write the memory meanwhile: no reference to it is made.
     #[inline]
-    pub(super) fn write_to(self, slot: &mut Slot<'_>, offset: usize) {
+    pub(super) fn write_to(self, slot: &mut Slot<'_>, offset: usize, ways: &Ways) {
         if offset.checked_add(self.bytes).is_none_or(|end| end > slot.len()) {
             return;
         }
@@ -75,7 +75,7 @@ impl Bytes {
         // (just checked), which was reserved in this process.
         unsafe {
             let into = slot.as_mut_ptr().add(offset);
-            std::ptr::copy_nonoverlapping(at::<u8>(self.start), into, self.bytes);
+            ways.copy(into, at::<u8>(self.start), self.bytes);
         }
     }
 }
@@ -124,7 +124,7 @@ pub(super) fn plan(parts: &Parts, chunk_bytes: usize) -> PyResult<(usize, u8)> {
 
 /// Write the message.
 #[inline]
-pub(super) fn write(slot: &mut Slot<'_>, flags: u8, parts: &Parts) {
+pub(super) fn write(slot: &mut Slot<'_>, flags: u8, parts: &Parts, ways: &Ways) {
     let form = Form::of(flags);
     // Flags, the number of parts and the first one's length at once.
     let mut head = [0; 17];
@@ -133,17 +133,17 @@ pub(super) fn write(slot: &mut Slot<'_>, flags: u8, parts: &Parts) {
     put(&mut head[1..length_at], 1 + parts.others.len());
     put(&mut head[length_at..length_at + form.length], parts.main_bytes());
     let mut offset = length_at + form.length;
-    Bytes::of_slice(&head[..offset]).write_to(slot, 0);
+    Bytes::of_slice(&head[..offset]).write_to(slot, 0, ways);
     for piece in &parts.main {
-        piece.write_to(slot, offset);
+        piece.write_to(slot, offset, ways);
         offset += piece.bytes;
     }
     for part in &parts.others {
         let mut length = [0; 8];
         put(&mut length[..form.length], part.bytes);
-        Bytes::of_slice(&length[..form.length]).write_to(slot, offset);
+        Bytes::of_slice(&length[..form.length]).write_to(slot, offset, ways);
         offset += form.length;
-        part.write_to(slot, offset);
+        part.write_to(slot, offset, ways);
         offset += part.bytes;
     }
 }

@@ -13,12 +13,13 @@ use pyo3::prelude::*;
 use pyo3::types::PyList;
 use unisono::queue::{self, WhenGone, Writer, WriterControl};
 
+use super::copying::Ways;
 use super::errors::{raised, statuses, unavailable};
 use super::handle::QueueHandle;
 use super::pickled::Pickled;
 use super::slot::QueueSlot;
 use super::turns::{Loan, Turns};
-use super::waits::{patience, wait, wait_long};
+use super::waits::{Patience, wait, wait_long};
 use super::wire;
 
 /// Copying more than this is done without the interpreter.
@@ -32,6 +33,7 @@ pub(crate) struct QueueWriter {
     handle: QueueHandle,
     /// How many messages were sent, for whoever asks while the side is out.
     sent: Arc<AtomicU64>,
+    ways: Ways,
 }
 
 impl QueueWriter {
@@ -39,9 +41,9 @@ impl QueueWriter {
         &self,
         py: Python<'_>,
         operation: &'static str,
-        timeout: Option<f64>,
+        patience: &mut Patience,
     ) -> PyResult<Loan<Writer>> {
-        self.turns.take(py, patience(timeout))?.map_err(|why| unavailable(py, operation, why))
+        self.turns.take(py, patience)?.map_err(|why| unavailable(py, operation, why))
     }
 
     /// Reserve `bytes` bytes, fill them with `fill`, and send them.
@@ -52,15 +54,15 @@ impl QueueWriter {
         timeout: Option<f64>,
         fill: impl Fn(&mut queue::Slot<'_>) + Send + Sync,
     ) -> PyResult<()> {
-        let mut loan = self.take(py, "send", timeout)?;
+        let mut patience = Patience::of(timeout);
+        let mut loan = self.take(py, "send", &mut patience)?;
         let send = |timeout| {
             let mut slot = loan.get().reserve_within(bytes, timeout)?;
             fill(&mut slot);
             slot.commit();
             Ok(())
         };
-        let timeout = patience(timeout);
-        let sent = if bytes > MUCH { wait_long(py, timeout, send) } else { wait(py, timeout, send) };
+        let sent = if bytes > MUCH { wait_long(py, patience, send) } else { wait(py, patience, send) };
         sent?.map_err(|error| raised(py, &error))?;
         self.sent.fetch_add(1, Ordering::Relaxed);
         Ok(())
@@ -124,7 +126,13 @@ impl QueueWriter {
         }
         let writer = py.detach(|| builder.create()).map_err(|error| raised(py, &error))?;
         let (control, handle) = (writer.control(), QueueHandle(writer.handle().clone()));
-        Ok(QueueWriter { turns: Turns::new(writer), control, handle, sent: Arc::default() })
+        Ok(QueueWriter {
+            turns: Turns::new(writer),
+            control,
+            handle,
+            sent: Arc::default(),
+            ways: Ways::default(),
+        })
     }
 
     #[getter]
@@ -144,9 +152,10 @@ impl QueueWriter {
 
     #[pyo3(signature = (timeout=None))]
     fn wait_until_ready(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
-        let mut loan = self.take(py, "wait_until_ready", timeout)?;
+        let mut patience = Patience::of(timeout);
+        let mut loan = self.take(py, "wait_until_ready", &mut patience)?;
         let ready = |timeout| loan.get().wait_until_ready(timeout);
-        wait(py, patience(timeout), ready)?.map_err(|error| raised(py, &error))
+        wait(py, patience, ready)?.map_err(|error| raised(py, &error))
     }
 
     #[pyo3(signature = (data, timeout=None))]
@@ -156,7 +165,7 @@ impl QueueWriter {
             return Err(PyBufferError::new_err("send: data is not contiguous: pass a copy that is"));
         }
         let from = wire::Bytes::of(&buffer)?;
-        self.send_filled(py, from.len(), timeout, |slot| from.write_to(slot, 0))
+        self.send_filled(py, from.len(), timeout, |slot| from.write_to(slot, 0, &self.ways))
     }
 
     /// Send what was pickled; it stays there until it is cleared.
@@ -171,7 +180,7 @@ impl QueueWriter {
         let contents = pickled.get().take();
         let parts = contents.parts(py)?;
         let (bytes, flag) = wire::plan(&parts, chunk_bytes)?;
-        let sent = self.send_filled(py, bytes, timeout, |slot| wire::write(slot, flag, &parts));
+        let sent = self.send_filled(py, bytes, timeout, |slot| wire::write(slot, flag, &parts, &self.ways));
         drop(parts);
         pickled.get().give_back(contents);
         sent
@@ -179,8 +188,9 @@ impl QueueWriter {
 
     #[pyo3(signature = (size, timeout=None))]
     fn reserve(&self, py: Python<'_>, size: usize, timeout: Option<f64>) -> PyResult<QueueSlot> {
-        let mut loan = self.take(py, "reserve", timeout)?;
-        let reserved = wait(py, patience(timeout), |timeout| {
+        let mut patience = Patience::of(timeout);
+        let mut loan = self.take(py, "reserve", &mut patience)?;
+        let reserved = wait(py, patience, |timeout| {
             // SAFETY: the slot goes into an object beside the loan, which drops it first; an error holds nothing.
             unsafe { loan.lend() }.reserve_within(size, timeout)
         })?;

@@ -9,13 +9,13 @@
 
 use std::any::Any;
 use std::cell::RefCell;
-use std::ffi::CString;
+use std::ffi::{CString, c_char};
 use std::fmt;
 
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
-use super::functions::Functions;
+use super::functions::{Functions, Throw};
 use crate::errors::raised;
 use crate::interpreter::attached;
 
@@ -93,7 +93,7 @@ thread_local! {
     static EXCEPTION: RefCell<Option<PyErr>> = const { RefCell::new(None) };
 }
 
-/// Write down what went wrong in the operator of this name, for [`throw`] and [`take_failure`].
+/// Write down what went wrong in the operator of this name, for [`to_throw`] and [`take_failure`].
 pub(super) fn remember(operation: &str, failure: Failure) {
     let place = failure.place();
     let text = if place.is_empty() {
@@ -116,12 +116,15 @@ pub(super) fn remember_panic(operation: &str, panic: &(dyn Any + Send)) {
     remember(operation, Failure::Other(problem));
 }
 
-/// Throw what was written down. Nothing of Rust's may need to be put away any more.
-pub(super) fn throw(functions: &Functions) -> ! {
-    let text = TEXT.with_borrow(|text| text.as_ptr());
-    // SAFETY: the text ends with a zero and stays in this thread's place until it is copied. The exception leaves through functions
-    // that are declared to let one through, to torch, which catches it.
-    unsafe { (functions.throw)(text) }
+/// A C++ exception before it is thrown: `throw(text)` does it.
+pub(super) struct Thrown {
+    pub(super) throw: Throw,
+    pub(super) text: *const c_char,
+}
+
+/// What was written down, to be thrown at once.
+pub(super) fn to_throw(functions: &Functions) -> Thrown {
+    Thrown { throw: functions.throw, text: TEXT.with_borrow(|text| text.as_ptr()) }
 }
 
 /// The exception for the failure of this thread's that torch reported with this text, if there is one; it is given once.

@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use pyo3::Python;
 
-use super::failure::{self, Failure, Outcome};
+use super::failure::{self, Failure, Outcome, Thrown};
 use super::functions::Functions;
 use super::tensor::Tensor;
 
@@ -76,9 +76,26 @@ impl Call<'_> {
 
 /// `K` as torch calls it.
 ///
+/// The C++ exception leaves through this frame, in which there is nothing to put away, so that whoever unwinds it asks nothing of
+/// Rust's: where another unwinder than the C++ library's is linked in, as in wheels, what it would ask for is not of its kind.
+///
 /// # Safety
 /// Torch's: `stack` has room for as many words as there are arguments or results, and holds the arguments.
 pub(super) unsafe extern "C-unwind" fn boxed<K: Kernel>(stack: *mut u64, inputs: u64, outputs: u64) {
+    // SAFETY: the caller's word.
+    if let Some(Thrown { throw, text }) = unsafe { ran::<K>(stack, inputs, outputs) } {
+        // SAFETY: the text ends with a zero and stays in this thread's place until it is copied. The exception leaves through functions
+        // that are declared to let one through, to torch, which catches it.
+        unsafe { throw(text) }
+    }
+}
+
+/// Runs `K`; gives what is to be thrown if it failed. Never a part of the frame that is thrown through.
+///
+/// # Safety
+/// As for [`boxed`].
+#[inline(never)]
+unsafe fn ran<K: Kernel>(stack: *mut u64, inputs: u64, outputs: u64) -> Option<Thrown> {
     // They were found when the kernel was registered; without them there is no way to tell torch anything.
     let Ok(functions) = Functions::get() else { std::process::abort() };
     let words = usize::try_from(inputs.max(outputs)).unwrap_or_default();
@@ -89,11 +106,11 @@ pub(super) unsafe extern "C-unwind" fn boxed<K: Kernel>(stack: *mut u64, inputs:
         without_interpreter(functions, || K::run(&mut call))
     }));
     match outcome {
-        Ok(Ok(())) => return,
+        Ok(Ok(())) => return None,
         Ok(Err(failure)) => failure::remember(K::NAME, failure),
         Err(panic) => failure::remember_panic(K::NAME, &*panic),
     }
-    failure::throw(functions)
+    Some(failure::to_throw(functions))
 }
 
 /// torch lets go of the interpreter before it calls an operator from Python; who else may call is not known.

@@ -80,7 +80,7 @@ impl Steps {
             migrate_written: [[0; 2]; MAX_WORLD_SIZE],
             broadcast_uses: 0,
             broadcast_written: [0; 2],
-            cadence: Cadence::new(waiter::LOOKS),
+            cadence: Cadence::new(&waiter::LOOKS),
             sharing: Sharing::default(),
         }
     }

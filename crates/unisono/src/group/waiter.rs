@@ -25,7 +25,7 @@ const YIELDS_PER_LOOK_AT_THE_CLOCK: u32 = 4;
 const YIELD_AFTER: Duration = Duration::from_micros(20);
 /// How long a waiter looks before it sleeps. Ranks of an inference engine wait some 0.1 to 0.3 ms for one another at each
 /// layer: to sleep then would cost a fifth of the time, and the one who comes last the waking of the others.
-pub(crate) const LOOKS: Bounds =
+pub(crate) static LOOKS: Bounds =
     Bounds { shortest: Duration::from_micros(50), longest: Duration::from_millis(1) };
 
 /// One operation's waiting: its deadline and the state of the wait at hand.

@@ -72,7 +72,7 @@ impl Near {
             position: claimed.admitted.position,
             messages: claimed.admitted.messages,
             head: claimed.admitted.position,
-            cadence: Cadence::new(LOOKS),
+            cadence: Cadence::new(&LOOKS),
             pace: Pace::default(),
             listener: claimed.listener,
             _marker: claimed.marker,

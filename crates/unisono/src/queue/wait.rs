@@ -19,9 +19,10 @@ const EAGER_LOOKS: u32 = 100;
 const CROWDED_LOOKS: u32 = 10;
 /// From here on a waiter offers its core to others between looks.
 const YIELD_AFTER: Duration = Duration::from_micros(20);
-/// How long a waiter looks before it sleeps.
-pub(super) const LOOKS: Bounds =
-    Bounds { shortest: Duration::from_micros(20), longest: Duration::from_micros(100) };
+/// How long a waiter looks before it sleeps. The most is for messages of a MiB, there and back: being woken would double the time of
+/// those, too, and more than that of shorter ones.
+pub(super) static LOOKS: Bounds =
+    Bounds { shortest: Duration::from_micros(20), longest: Duration::from_micros(500) };
 
 /// How close a reader follows its writer.
 ///

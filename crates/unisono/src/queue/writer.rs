@@ -125,7 +125,7 @@ impl Writer {
             slowest: 0,
             unread: VecDeque::new(),
             pool: Pool::default(),
-            cadence: Cadence::new(LOOKS),
+            cadence: Cadence::new(&LOOKS),
             ahead: Ahead::new(),
             is_all_elsewhere,
             host,

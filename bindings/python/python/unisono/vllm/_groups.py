@@ -6,8 +6,9 @@ import os
 import secrets
 import socket
 import struct
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .._queue_errors import QueueError
 from ._handle import Handle
 
 if TYPE_CHECKING:
@@ -67,16 +68,16 @@ def same_node(group: Group, source: int) -> list[bool]:
     doors, addresses = [], []
     try:
         for address in wanted:
-            door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            doors.append(door)
             try:
+                door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+                doors.append(door)
                 door.bind(address)
+                # Whoever connects waits in this line, and is answered by being able to.
+                door.listen(group.size)
             except OSError:
                 # Such as a path that is too long for a socket. The others wait to be told what there is, if anything.
                 continue
             addresses.append(address)
-            # Whoever connects waits in this line, and is answered by being able to.
-            door.listen(group.size)
         group.broadcast(addresses, source)
         return [bool(found) for found in group.all_gather(True)]
     finally:
@@ -110,20 +111,42 @@ def one_to_all(
     group = Group(pg)
     status = same_node(group, writer_rank)
     if group.rank != writer_rank:
-        return kind.create_from_handle(group.broadcast(None, writer_rank), group.rank)
-    if external is not None:
-        queue = kind.create_from_handle(external, group.rank)
-    else:
-        near = [rank for rank, is_near in enumerate(status) if is_near and rank != writer_rank]
-        queue = kind(
-            n_reader=group.size - 1,
-            n_local_reader=len(near),
-            local_reader_ranks=near,
-            max_chunk_bytes=chunk_bytes,
-            max_chunks=chunks,
-        )
+        handle = _made(writer_rank, group.broadcast(None, writer_rank))
+        return kind.create_from_handle(handle, group.rank)
+    try:
+        if external is not None:
+            queue = kind.create_from_handle(external, group.rank)
+        else:
+            near = [rank for rank, is_near in enumerate(status) if is_near and rank != writer_rank]
+            queue = kind(
+                n_reader=group.size - 1,
+                n_local_reader=len(near),
+                local_reader_ranks=near,
+                max_chunk_bytes=chunk_bytes,
+                max_chunks=chunks,
+            )
+    except Exception as problem:
+        # The others wait for a handle.
+        group.broadcast(_Problem.of(problem), writer_rank)
+        raise
     group.broadcast(queue.export_handle(), writer_rank)
     return queue
+
+
+class _Problem(NamedTuple):
+    """What a rank says in place of the handle of a queue that it could not make."""
+
+    text: str
+
+    @classmethod
+    def of(cls, problem: Exception) -> _Problem:
+        return cls(f"{type(problem).__name__}: {problem}")
+
+
+def _made(rank: int, outcome: Handle | _Problem) -> Handle:
+    if isinstance(outcome, _Problem):
+        raise QueueError(f"rank {rank} of the group could not make its side of the queue: {outcome.text}")
+    return outcome
 
 
 def all_to_one(
@@ -136,13 +159,16 @@ def all_to_one(
     world: Any = dist.group.WORLD
     reader = dist.get_group_rank(pg if pg is not None else world, reader_rank)
     is_near = same_node(group, reader)[group.rank]
-    queue = kind(
-        n_reader=1,
-        n_local_reader=1 if is_near else 0,
-        max_chunk_bytes=chunk_bytes,
-        max_chunks=chunks,
-    )
-    is_reader = group.rank == reader
-    handles: list[Any] | None = [None] * group.size if is_reader else None
-    dist.gather_object(queue.export_handle(), handles, dst=reader_rank, group=pg)
-    return queue, handles or []
+    try:
+        queue = kind(
+            n_reader=1,
+            n_local_reader=1 if is_near else 0,
+            max_chunk_bytes=chunk_bytes,
+            max_chunks=chunks,
+        )
+    except Exception as problem:
+        # The others wait for this rank's handle, or for the reader, which does not come without it.
+        group.all_gather(_Problem.of(problem))
+        raise
+    handles = [_made(rank, outcome) for rank, outcome in enumerate(group.all_gather(queue.export_handle()))]
+    return queue, handles if group.rank == reader else []

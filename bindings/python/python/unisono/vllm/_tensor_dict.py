@@ -1,7 +1,8 @@
 """Tensors with names from one rank to another, as a pipeline's stages hand them on.
 
-First the length of a description, then the description (JSON: names, types and shapes), then each tensor. What comes from the
-other rank is checked before memory is made for it, and nothing of it is run.
+First the length of a description, then the description (JSON: names, types and shapes), then the bytes of each tensor, whatever its
+type. What comes from the other rank is checked before memory is made for it, and nothing of it is run. The invariant that matters:
+**a tensor that cannot be sent is found before anything is**, so that the other rank does not wait for what never comes.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ def send(comm: Communicator, tensors: dict[str, torch.Tensor], to: int) -> None:
         if tensor.device.type != "cpu" or tensor.layout != torch.strided or tensor.is_quantized:
             kind = f"{tensor.dtype} on {tensor.device}, {tensor.layout}"
             raise TypeError(f"send_tensor_dict: {name!r} is {kind}, and only plain tensors of the CPU's memory can be sent")
+    contents = [_bytes_of(name, tensor.resolve_conj().resolve_neg().contiguous()) for name, tensor in tensors.items()]
     description = json.dumps(
         [[name, str(tensor.dtype).removeprefix("torch."), list(tensor.shape)] for name, tensor in tensors.items()]
     ).encode()
@@ -34,9 +36,17 @@ def send(comm: Communicator, tensors: dict[str, torch.Tensor], to: int) -> None:
         raise ValueError(f"send_tensor_dict: names and shapes take {len(description)} bytes, {_LONGEST} is the most")
     comm.send(torch.tensor([len(description)]), to)
     comm.send(torch.frombuffer(bytearray(description), dtype=torch.uint8), to)
-    for tensor in tensors.values():
-        if tensor.numel():
-            comm.send(tensor.resolve_conj().resolve_neg().contiguous(), to)
+    for content in contents:
+        if content.numel():
+            comm.send(content, to)
+
+
+def _bytes_of(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    """The memory of a contiguous tensor: the library moves bytes, and so needs to know no type of torch's."""
+    try:
+        return tensor.detach().reshape(-1).view(torch.uint8)
+    except RuntimeError as problem:
+        raise TypeError(f"send_tensor_dict: {name!r} has elements of {tensor.dtype}, which have no bytes: {problem}") from problem
 
 
 def recv(comm: Communicator, source: int) -> dict[str, torch.Tensor]:
@@ -48,11 +58,12 @@ def recv(comm: Communicator, source: int) -> dict[str, torch.Tensor]:
     entries = _understood(bytes(description.numpy()), source)
     try:
         received = [(name, torch.empty(shape, dtype=dtype)) for name, dtype, shape in entries]
-    except RuntimeError as problem:
+        contents = [_bytes_of(name, tensor) for name, tensor in received]
+    except (RuntimeError, TypeError) as problem:
         raise Error(f"recv_tensor_dict: there is no memory for what rank {source} announced: {problem}") from problem
-    for _, tensor in received:
-        if tensor.numel():
-            comm.recv(tensor, source)
+    for content in contents:
+        if content.numel():
+            comm.recv(content, source)
     return dict(received)
 
 
