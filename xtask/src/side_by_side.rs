@@ -8,7 +8,10 @@
 //! prints the whole when the step ends, and until then now and then its last line, so that one that hangs shows where; a step that is alone
 //! prints for itself.
 
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -37,6 +40,8 @@ pub(crate) struct Step {
     pub(crate) folders: &'static [&'static str],
     /// Runs only if the step of this name succeeded.
     pub(crate) after: Option<String>,
+    /// Where its output stands, line by line, until it is printed: who ends all this meanwhile finds it there.
+    pub(crate) log: PathBuf,
 }
 
 /// What became of a step.
@@ -101,7 +106,8 @@ fn run_together(mut waiting: Vec<Step>, to: &mut impl Write) -> Vec<Ended> {
             && let Some(next) = waiting.iter().position(|step| is_free(step.folders, &running))
         {
             let step = waiting.remove(next);
-            say(to, &format!("==> {}, beside others: its output follows when it ends", step.name));
+            let log = step.log.display();
+            say(to, &format!("==> {}, beside others: its output follows when it ends ({log})", step.name));
             running.push(start(step, sender.clone()));
         }
         if running.is_empty() {
@@ -127,12 +133,13 @@ fn is_free(folders: &[&str], running: &[Running]) -> bool {
 }
 
 fn start(step: Step, ended: Sender<(Ended, Vec<u8>)>) -> Running {
-    let Step { name, mut command, folders, .. } = step;
+    let Step { name, mut command, folders, log, .. } = step;
     let (start, last_line) = (Instant::now(), Arc::new(Mutex::new(String::new())));
     let running = Running { name: name.clone(), folders, start, last_line: last_line.clone() };
     thread::spawn(move || {
         let mut output = Vec::new();
-        let status = listen(&mut command, &mut output, &last_line);
+        let status = catch_unwind(AssertUnwindSafe(|| listen(&mut command, &mut output, &last_line, &log)));
+        let status = status.unwrap_or_else(|_| Err(anyhow::anyhow!("whoever listened to it panicked")));
         // If nobody hears it any more, all is over.
         let _ = ended.send((Ended { name, time: start.elapsed(), status }, output));
     });
@@ -140,7 +147,13 @@ fn start(step: Step, ended: Sender<(Ended, Vec<u8>)>) -> Running {
 }
 
 /// Runs it to its end and keeps what it says.
-fn listen(command: &mut Command, output: &mut Vec<u8>, last_line: &Mutex<String>) -> Result<ExitStatus> {
+fn listen(
+    command: &mut Command,
+    output: &mut Vec<u8>,
+    last_line: &Mutex<String>,
+    log: &Path,
+) -> Result<ExitStatus> {
+    let mut log = File::create(log).with_context(|| format!("making {}", log.display()))?;
     let (lines, end) = io::pipe().context("making a pipe")?;
     let other_end = end.try_clone().context("making a pipe")?;
     command.stdin(Stdio::null()).stdout(end).stderr(other_end);
@@ -150,7 +163,9 @@ fn listen(command: &mut Command, output: &mut Vec<u8>, last_line: &Mutex<String>
     let mut lines = BufReader::new(lines);
     let mut seen = 0;
     while lines.read_until(b'\n', output).context("reading its output")? > 0 {
-        let line = String::from_utf8_lossy(&output[seen..]).trim().to_owned();
+        let line = &output[seen..];
+        log.write_all(line).context("writing its log")?;
+        let line = String::from_utf8_lossy(line).trim().to_owned();
         seen = output.len();
         if !line.is_empty() {
             *last_line.lock().unwrap_or_else(PoisonError::into_inner) = line;
@@ -181,7 +196,8 @@ mod tests {
     fn step(name: &str, script: &str) -> Step {
         let mut command = Command::new("sh");
         command.args(["-c", script]);
-        Step { name: name.into(), command, alone: false, folders: &[], after: None }
+        let log = std::env::temp_dir().join(format!("xtask-{name}-{}.log", std::process::id()));
+        Step { name: name.into(), command, alone: false, folders: &[], after: None, log }
     }
 
     fn names(ended: &[Ended]) -> Vec<&str> {

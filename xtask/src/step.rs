@@ -1,7 +1,7 @@
 //! Running one command so that a person sees its output as it comes, while the test cases in it are counted.
 //!
-//! Every part of every verb goes through [`run`]. The invariant: a line reaches the screen before the next one
-//! is read, so a command that hangs shows where it hangs.
+//! Every part of every verb goes through [`run`]. The invariant: a line is passed on before the next one is read, to the screen or, from
+//! a part beside others ([`crate::side_by_side`]), to its log: so a command that hangs shows where it hangs.
 
 use std::env;
 use std::ffi::OsStr;

@@ -258,6 +258,7 @@ fn run_as_processes(workspace: &Workspace, parts: &[Part], options: &Options) ->
             alone: stage == Some(Stage::Run),
             folders: part.folders(),
             after: (stage == Some(Stage::Run)).then(|| name_of(part, Some(Stage::Build))),
+            log: file(&name).with_extension("log"),
             name,
         }
     };
@@ -266,8 +267,10 @@ fn run_as_processes(workspace: &Workspace, parts: &[Part], options: &Options) ->
             if part.is_built_apart() { &[Some(Stage::Build), Some(Stage::Run)] } else { &[None] };
         stages.iter().map(move |stage| (part, *stage))
     });
-    let steps = steps.map(|(part, stage)| one(part, stage)).collect();
+    let steps: Vec<Step> = steps.map(|(part, stage)| one(part, stage)).collect();
+    let wanted = steps.len();
     let ended = side_by_side::run(steps, &mut io::stdout());
+    anyhow::ensure!(ended.len() == wanted, "{} of {wanted} steps were run", ended.len());
     Ok(ended.iter().map(|ended| Report::of(ended, &file(&ended.name))).collect())
 }
 
@@ -386,6 +389,11 @@ mod tests {
     use anyhow::anyhow;
 
     use super::*;
+
+    #[test]
+    fn every_part_is_in_the_order() {
+        assert!(Part::value_variants().iter().all(|part| ORDER.contains(part)));
+    }
 
     fn source_gone() -> Error {
         let gone = CannotRun::SourceGone { release: "1.0.0".into(), suites: "sid".into() };

@@ -40,7 +40,7 @@ pub use arrival::{ArrivalLine, FINGERPRINTS};
 pub use record::{CallRecord, CauseRecord, Latest};
 pub use ring::{Bell, Position};
 pub use sequence::Sequence;
-pub use steps::{Halt, Steps};
+pub use steps::{Halt, MAX_RANKS, Steps};
 pub use tag::Tag;
 pub use waiting::{Ended, Turn, Wait, wait_until};
 pub use window::Cursor;

@@ -3,7 +3,7 @@
 //! A program in another language cannot act on Ctrl-C while one of its threads waits in here. So a thread may name a function
 //! that is asked during its waits for other ranks; if the function says yes, the wait ends with
 //! [`Error::Interrupted`](crate::Error::Interrupted). A call whose peers are on time never asks: the question is put only to
-//! a thread that has slept, before it sleeps on, at least every [`ASK_EVERY`].
+//! a thread that has waited for [`ASK_EVERY`], asleep or not, and then at least as often.
 //!
 //! The one invariant that matters: **a thread that has named no function is never woken for its sake.**
 

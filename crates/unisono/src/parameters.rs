@@ -9,7 +9,7 @@ use crate::call::Algorithm;
 use crate::error::{Error, Result};
 
 /// The largest world size.
-pub const MAX_WORLD_SIZE: usize = 64;
+pub const MAX_WORLD_SIZE: usize = unisono_protocol::MAX_RANKS;
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;

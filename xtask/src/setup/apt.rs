@@ -51,8 +51,9 @@ pub(crate) fn unpacked(workspace: &Workspace, package: &str, name: &str) -> Resu
     let _lock = workspace.lock(name)?;
     workspace.made_once(name, |incomplete| {
         println!("fetching Debian's {package}");
+        // Held over the download, too: what is installed meanwhile changes what is needed.
+        let _lock = workspace.lock("debian")?;
         if is_root()? {
-            let _lock = workspace.lock("debian")?;
             renew_lists(workspace);
         }
         let archives = incomplete.join("archives");

@@ -131,8 +131,8 @@ impl Run<'_> {
         }
     }
 
-    #[inline(always)]
     /// One step: everybody hands its whole input to whoever wants the result, who reduces on its own.
+    #[inline(always)]
     fn swap_reduce(&mut self, what: Reduced<'_>) -> BoxedResult<()> {
         let swap = self.open_swap(what.bytes())?;
         if let (Wanted::ByRoot(root), None) = (what.wanted, what.output) {

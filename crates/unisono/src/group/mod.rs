@@ -184,9 +184,9 @@ impl Group {
     ) -> BoxedResult<MutexGuard<'_, Steps>> {
         self.enter_in_turn(operation, timeout)?;
         let steps = lock(&self.steps, operation, timeout)?;
-        // Another thread's call may have ended the group while it held the lock.
+        // Another thread may have ended the group, or left it, while this one waited for the lock.
         let state = self.backlog.state.load(Ordering::Acquire);
-        if state & ENDED == 0 { Ok(steps) } else { Err(self.refuse(state, operation)) }
+        if state & (CLOSED | ENDED) == 0 { Ok(steps) } else { Err(self.refuse(state, operation)) }
     }
 
     #[cold]
@@ -196,7 +196,9 @@ impl Group {
         }
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let is_stopped = || self.members.is_stopped();
-        self.backlog.wait_for_turn(deadline, is_stopped, || check_patience(operation, timeout, deadline))
+        self.backlog.wait_for_turn(deadline, is_stopped, || check_patience(operation, timeout, deadline))?;
+        // One of those that it waited for may have ended the group.
+        self.enter(operation)
     }
 
     /// Why no call can be made in this state.

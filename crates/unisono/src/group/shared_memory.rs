@@ -28,6 +28,11 @@ pub(crate) struct SharedMemory {
     _mapping: Arc<Mapping>,
 }
 
+/// All but the pointer may be shared by threads, says the compiler.
+const _: fn() = || {
+    fn both<T: Send + Sync>() {}
+    both::<(Arc<Mapping>, Arc<Layout>, usize)>();
+};
 // SAFETY: `base` points into the mapping, which may be shared by threads and lives as long as this.
 unsafe impl Send for SharedMemory {}
 // SAFETY: as above.

@@ -64,7 +64,7 @@ impl<'g> Waiter<'g> {
     }
 
     /// The same for an operation whose waits have had this cadence. Where ranks outnumber cores every look keeps somebody from
-    /// working, and all waits are short.
+    /// working: none is longer than the shortest.
     #[inline(always)]
     pub(crate) fn with_cadence(self, cadence: &Cadence) -> Self {
         let sleep_after = if self.crowded { LOOKS.shortest } else { cadence.look_for() };

@@ -86,11 +86,13 @@ pub(super) struct Waiting<'c> {
     looks: u32,
     since: Option<Instant>,
     has_slept: bool,
+    /// Its time passed and nothing came.
+    is_in_vain: bool,
 }
 
 impl<'c> Waiting<'c> {
     pub(super) fn new(cadence: &'c mut Cadence, crowded: bool, timeout: Option<Duration>) -> Self {
-        Waiting { cadence, crowded, timeout, looks: 0, since: None, has_slept: false }
+        Waiting { cadence, crowded, timeout, looks: 0, since: None, has_slept: false, is_in_vain: false }
     }
 
     /// How long it has taken so far, as far as the clock was asked.
@@ -107,10 +109,13 @@ impl<'c> Waiting<'c> {
     fn long_wait(&mut self) -> Turn {
         let now = Instant::now();
         if self.remaining(now) == Some(Duration::ZERO) {
+            self.is_in_vain = true;
             return Turn::GiveUp;
         }
         let waited = self.since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
-        if waited > self.cadence.look_for() || self.has_slept {
+        // Where processes outnumber cores, or have a quota of their time, a look is somebody else's work.
+        let look_for = if self.crowded { LOOKS.shortest } else { self.cadence.look_for() };
+        if waited > look_for || self.has_slept {
             return Turn::Sleep;
         }
         if self.crowded || waited > YIELD_AFTER {
@@ -151,7 +156,8 @@ impl Drop for Waiting<'_> {
     #[inline]
     fn drop(&mut self) {
         if self.looks > 0 {
-            let waited = self.waited();
+            // What did not come in time would not have come soon: whoever asks again and again with little time is to sleep.
+            let waited = if self.is_in_vain { Duration::MAX } else { self.waited() };
             self.cadence.note(waited);
         }
     }
