@@ -158,7 +158,9 @@ pub(crate) fn init(
         }
         None => error,
     })?;
-    Ok(Communicator::new(comm))
+    let comm = Communicator::new(comm);
+    // As in `detached`; this rank leaves.
+    signals::take_raised().map_or(Ok(comm), Err)
 }
 
 /// The builder, told what was given.

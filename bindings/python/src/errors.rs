@@ -10,11 +10,10 @@ use crate::signals;
 /// The exception for an error. What the handler of a Python signal raised during the wait is what is raised, whether the wait ended
 /// because of it or, meanwhile, of something else: the error is its cause.
 pub(crate) fn raised(py: Python<'_>, error: &Error) -> PyErr {
-    let exception = match exception(py, error) {
-        Ok(exception) => exception,
-        Err(problem) => return problem,
-    };
-    let Some(handlers) = signals::take_raised() else { return exception };
+    // Taken first: whatever becomes of the error, a later call has nothing to do with it.
+    let handlers = signals::take_raised();
+    let exception = exception(py, error).unwrap_or_else(|problem| problem);
+    let Some(handlers) = handlers else { return exception };
     handlers.set_cause(py, Some(exception));
     handlers
 }

@@ -118,6 +118,16 @@ def test_ctrl_c_ends_a_wait(ranks: Any, what: str) -> None:
         assert (cause, terminal) == ("Interrupted", what in ("barrier", "split", "empty"))
 
 
+def test_what_a_handler_raised_is_told_once_even_where_the_error_cannot_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("unisono._errors.Interrupted")
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        unisono.init(rank=0, world_size=2, run_id=f"none-{os.getpid()}")
+    assert isinstance(stopped.value.__cause__, AttributeError)
+    [comm] = unisono.in_process(1)
+    comm.barrier()  # this call has nothing to do with it
+
+
 def test_what_an_exchange_raises_is_what_the_caller_gets() -> None:
     problem = ZeroDivisionError("in the exchange")
 

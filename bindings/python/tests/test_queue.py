@@ -295,11 +295,17 @@ def in_another_thread(reader: queue.Reader, timeout: float) -> threading.Thread:
 
     thread = threading.Thread(target=waits)
     thread.start()
+    until_busy(reader)
+    return thread
+
+
+def until_busy(reader: queue.Reader) -> None:
+    """Another thread's call has the reader when this returns."""
     while True:
         try:
             reader.recv_bytes(0)
         except queue.QueueBusy:
-            return thread
+            return
         except queue.QueueTimeout:  # the other one has not begun
             continue
 
@@ -325,6 +331,40 @@ def test_who_waits_for_another_threads_call_sleeps_and_is_woken_by_its_end() -> 
     thread.join(PATIENCE)
     # The main thread looks for signals a few times a second, and no oftener for anything else.
     assert received == b"later" and woken < 200
+
+
+@pytest.mark.parametrize(
+    "end, error", [("held", queue.QueueHeld), ("shut_down", queue.QueueShutDown), ("close", queue.QueueClosed)]
+)
+def test_who_waits_for_another_threads_call_is_told_what_comes_of_it(end: str, error: type[Exception]) -> None:
+    writer, [reader] = sides()
+    ends: dict[str, Any] = {}
+
+    def receives(name: str) -> None:
+        try:
+            ends[name] = reader.recv()
+        except queue.QueueError as problem:
+            ends[name] = problem
+
+    first, second = (threading.Thread(target=receives, args=(name,), daemon=True) for name in ("first", "second"))
+    first.start()
+    until_busy(reader)
+    second.start()
+    time.sleep(0.1)  # it waits for its turn; one that has not begun is told the same
+    if end == "held":
+        writer.send(b"kept")
+    else:
+        getattr(reader, end)()
+    second.join(PATIENCE)
+    assert not second.is_alive() and isinstance(ends["second"], error)
+    if end == "close":  # the call that has the side goes on, and closes it
+        assert first.is_alive()
+        writer.send(b"kept")
+    first.join(PATIENCE)
+    if end == "shut_down":
+        assert isinstance(ends["first"], error)
+    else:
+        assert ends["first"].to_bytes() == b"kept"
 
 
 def test_a_forked_child_is_told_and_its_parent_goes_on() -> None:

@@ -30,11 +30,11 @@ pub(super) struct Turns<T: Send> {
 
 struct Place<T> {
     state: State<T>,
-    /// How many threads want to hear of its being put back.
+    /// How many threads want to hear of what becomes of it.
     waiting: usize,
 }
 
-/// Rung when a side was put back.
+/// Rung when a side was put back, became a guard's or was closed.
 #[derive(Default)]
 struct Bell {
     rings: Mutex<u64>,
@@ -128,8 +128,8 @@ impl<T: Send> Turns<T> {
             State::Free(side) => Ok(Loan { side: NonNull::from(Box::leak(side)), of: Arc::clone(self) }),
             other => {
                 let why = match other {
-                    State::Out { for_guard: false, .. } => Unavailable::Busy,
-                    State::Out { .. } => Unavailable::Held,
+                    State::Out { is_to_close: false, for_guard: false } => Unavailable::Busy,
+                    State::Out { is_to_close: false, for_guard: true } => Unavailable::Held,
                     _ => Unavailable::Closed,
                 };
                 place.state = other;
@@ -149,7 +149,7 @@ impl<T: Send> Turns<T> {
         let deadline = patience.left().and_then(|left| since.checked_add(left));
         self.place.lock().waiting += 1;
         let taken = loop {
-            // Counted before it is looked: what is put back afterwards is heard.
+            // Counted before it is looked: what happens afterwards is heard.
             let heard = self.bell.count();
             match self.try_take() {
                 Err(Unavailable::Busy) if deadline.is_none_or(|deadline| Instant::now() < deadline) => {}
@@ -167,18 +167,22 @@ impl<T: Send> Turns<T> {
         taken
     }
 
-    /// Let nobody take it any more. Gives the side, to be dropped without the interpreter; one that is out is closed when it
-    /// comes back.
+    /// Let nobody take it any more, who waits for it included. Gives the side, to be dropped without the interpreter; one that is
+    /// out is closed when it comes back.
     pub(super) fn close(&self) -> Option<Box<T>> {
         let mut place = self.place.lock();
-        match std::mem::replace(&mut place.state, State::Closed) {
+        let is_wanted = place.waiting > 0;
+        let side = match std::mem::replace(&mut place.state, State::Closed) {
             State::Free(side) => Some(side),
             State::Out { for_guard, .. } => {
                 place.state = State::Out { for_guard, is_to_close: true };
                 None
             }
             State::Closed => None,
-        }
+        };
+        drop(place);
+        self.ring_if(is_wanted);
+        side
     }
 
     fn put_back(&self, side: Box<T>) {
@@ -192,11 +196,15 @@ impl<T: Send> Turns<T> {
             None
         };
         drop(place);
-        // Those who waited when a process was forked are not in the child.
+        self.ring_if(is_wanted);
+        closed.into_iter().for_each(drop_detached);
+    }
+
+    /// Wake those who wait for the side. Those who waited when a process was forked are not in the child.
+    fn ring_if(&self, is_wanted: bool) {
         if is_wanted && self.process == std::process::id() {
             self.bell.ring();
         }
-        closed.into_iter().for_each(drop_detached);
     }
 }
 
@@ -229,11 +237,15 @@ impl<T: Send> Loan<T> {
         unsafe { self.side.as_mut() }
     }
 
-    /// From now on whoever asks is told that a guard has it.
+    /// From now on whoever asks is told that a guard has it, and so is who waits for it.
     pub(super) fn keep_for_guard(&self) {
-        if let State::Out { for_guard, .. } = &mut self.of.place.lock().state {
+        let mut place = self.of.place.lock();
+        let is_wanted = place.waiting > 0;
+        if let State::Out { for_guard, .. } = &mut place.state {
             *for_guard = true;
         }
+        drop(place);
+        self.of.ring_if(is_wanted);
     }
 }
 

@@ -100,8 +100,8 @@ pub(super) fn wait_long<T: Send>(
     }
 }
 
-/// What `work`, which cannot be asked to end, gives. The main thread lets a thread of its own do it, so that Ctrl-C ends the wait;
-/// what comes of it after that is dropped there.
+/// What `work`, which cannot be asked to end, gives. The main thread lets a thread of its own do it, so that Ctrl-C ends the wait.
+/// The work does not end by that: the thread goes on with it for as long as it takes, and what comes of it is dropped there.
 pub(super) fn wait_beside<T: Send + 'static>(
     py: Python<'_>,
     work: impl FnOnce() -> T + Send + 'static,

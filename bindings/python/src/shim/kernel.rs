@@ -76,8 +76,8 @@ impl Call<'_> {
 
 /// `K` as torch calls it.
 ///
-/// The C++ exception leaves through this frame, in which there is nothing to put away, so that whoever unwinds it asks nothing of
-/// Rust's: where another unwinder than the C++ library's is linked in, as in wheels, what it would ask for is not of its kind.
+/// The C++ exception leaves through this frame, in which there is nothing to put away, so that who unwinds it has nothing to ask of
+/// Rust's code. It is unwound by the system's unwinder, in wheels too: they have no other, and are checked for that.
 ///
 /// # Safety
 /// Torch's: `stack` has room for as many words as there are arguments or results, and holds the arguments.
