@@ -7,6 +7,7 @@ disturbs all of them. A comparison is the median of the ratios of the rounds, wi
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -75,6 +76,9 @@ class Contestant:
                 raise self._failure(f"said nothing for {patience:.0f} s")
             answer: Answer = json.loads(self._connection.recv_bytes())
         except (EOFError, ConnectionError):
+            # It says why after it has let go of the connection.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(5)
             raise self._failure("ended") from None
         return answer
 

@@ -277,7 +277,7 @@ def packets_between_two_nodes(comm: unisono.Communicator) -> None:
     rocm = importlib.import_module("unisono.sgl_kernel._allreduce_rocm")
     drawn = allreduce.mscclpp_generate_unique_id() if comm.rank == 0 else torch.zeros(128, dtype=torch.uint8)
     unique_id = torch.frombuffer(bytearray(exchanged(comm, bytes(drawn.tolist()))[0]), dtype=torch.uint8)
-    scratch, put = rocm.allocate_meta_buffer(8 * 4096), torch.zeros(2 * 4096, dtype=torch.uint8)
+    scratch, put = rocm.allocate_meta_buffer(8 * 4096), torch.zeros(8 * 4096, dtype=torch.uint8)
     nodes = [0, 1]
     context = allreduce.mscclpp_init_context(unique_id, comm.rank, 2, scratch, put, 1, nodes, [0, 0], 2)
     for seed, count in enumerate([1, 1000, 2048]):
