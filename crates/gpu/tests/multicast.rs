@@ -110,8 +110,10 @@ fn what_cannot_be_done_is_refused() {
     assert_eq!(refused(multicast, output, 520), Error::TooSmall { what, found: 1024, needed: 1040 });
     let what = "end of the message";
     assert_eq!(refused(multicast, output, 3), Error::Misaligned { what, address: output + 6 });
-    let own = multicast.own;
-    assert_eq!(refused(multicast, own + 512, 8), Error::Overlap { input: own, output: own + 512, bytes: 16 });
+    for input in [multicast.own, multicast.all] {
+        let output = input + 512;
+        assert_eq!(refused(multicast, output, 8), Error::Overlap { input, output, bytes: 16 });
+    }
     let devices = ranks.devices();
     let handle = devices[0].create_multicast(2, 512).unwrap();
     let is_refused = |done: Result<(), Error>, why: &str| match done {

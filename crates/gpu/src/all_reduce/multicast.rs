@@ -49,6 +49,7 @@ impl<D: Driver> AllReduce<D> {
             return Err(Error::Misaligned { what: "end of the message", address: output + bytes as u64 });
         }
         check_apart((multicast.own, multicast.bytes), (output, bytes))?;
+        check_apart((multicast.all, multicast.bytes), (output, bytes))?;
         if multicast.bytes < bytes {
             return Err(Error::TooSmall {
                 what: "the multicast memory",

@@ -15,6 +15,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use unisono_os::fork_guard::ForkMark;
+
 use super::call::next_number;
 use super::crossing::{HEADER_BYTES, Inflow, LINK_LOST, PART_WORDS, PEER_LEFT, Shared};
 use super::error::PacketError;
@@ -50,6 +52,8 @@ struct Inner {
 pub struct Carrier {
     inner: Arc<Inner>,
     threads: Vec<JoinHandle<()>>,
+    /// In a forked child there are no threads to wait for, and a lock may be held for ever.
+    born: ForkMark,
 }
 
 impl Carrier {
@@ -64,7 +68,7 @@ impl Carrier {
         let (state, changed) = (Mutex::new(State::default()), Condvar::new());
         let patience = AtomicU64::new(nanoseconds(patience));
         let inner = Arc::new(Inner { shared, wire, opposite, patience, state, changed });
-        let mut carrier = Self { inner, threads: Vec::new() };
+        let mut carrier = Self { inner, threads: Vec::new(), born: ForkMark::now() };
         // If the second cannot be had, the first is ended with the carrier.
         carrier.spawn("unisono-put", move |inner| inner.carry_out(number))?;
         carrier.spawn("unisono-fetch", move |inner| inner.carry_in(number))?;
@@ -108,12 +112,18 @@ impl Carrier {
     }
 
     fn end(&mut self) {
+        if self.born.crossed_fork() {
+            self.threads.drain(..).for_each(std::mem::forget);
+            return;
+        }
         self.inner.change(|state| state.is_ending = true);
         self.inner.wire.interrupt();
         for thread in self.threads.drain(..) {
             // A thread of ours that panicked has nothing more to give back.
             drop(thread.join());
         }
+        // Nobody writes what a kernel may still wait for.
+        self.inner.shared.stop(LINK_LOST);
         self.inner.wire.close(GOODBYE);
     }
 }
@@ -305,6 +315,16 @@ mod tests {
         }
 
         fn close(&self, _: Duration) {}
+    }
+
+    #[test]
+    fn kernels_are_told_when_it_ends() {
+        let shared = Shared::new(4, 4).unwrap();
+        let wire = Box::new(Silence::default());
+        let carrier = Carrier::start(shared.clone(), wire, 5, 1, Duration::from_secs(3600)).unwrap();
+        assert_eq!(shared.stopped(), Some(0));
+        drop(carrier);
+        assert_eq!(shared.stopped(), Some(LINK_LOST));
     }
 
     #[test]

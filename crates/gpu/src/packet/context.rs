@@ -6,6 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use unisono_os::fork_guard::ForkMark;
+
 use super::artefacts::PacketKernel;
 use super::call::{Call, PROGRESS_BYTES};
 use super::carrier::Carrier;
@@ -69,7 +71,6 @@ pub struct PacketContext<D: Driver> {
     /// What does not change from launch to launch.
     call: Call,
     failure: Option<Error>,
-    // Before the memory: the carrier is the last to look at it.
     far: Option<Far<D>>,
     holdings: Holdings<D>,
 }
@@ -90,11 +91,13 @@ struct Holdings<D: Driver> {
     progress: u64,
     /// The same of the host's.
     overdue: u64,
+    /// A forked child has nothing of it, and calls no driver.
+    born: ForkMark,
 }
 
 impl<D: Driver> Holdings<D> {
     fn new(driver: D) -> Result<Self, Error> {
-        let mut new = Self { driver, opened: Vec::new(), progress: 0, overdue: 0 };
+        let mut new = Self { driver, opened: Vec::new(), progress: 0, overdue: 0, born: ForkMark::now() };
         new.progress = new.driver.allocate(PROGRESS_BYTES)?;
         new.overdue = new.driver.allocate_host(OVERDUE_BYTES)?;
         Ok(new)
@@ -119,6 +122,9 @@ impl<D: Driver> Holdings<D> {
 
     /// All of it, also where a part cannot be; the first error.
     fn give_back(&mut self) -> Result<(), Error> {
+        if self.born.crossed_fork() {
+            return Ok(());
+        }
         let driver = &self.driver;
         let mut done: Vec<_> = self.opened.drain(..).map(|base| driver.close(base)).collect();
         for (address, free) in [
@@ -148,12 +154,19 @@ struct Words<D: Driver> {
     address: u64,
     unmap: fn(&D, u64) -> Result<(), Error>,
     _words: Arc<HostWords>,
+    /// As above.
+    born: ForkMark,
 }
 
 impl<D: Driver> Words<D> {
+    /// They stay mapped, as long as the driver has the device: somebody may still reach them.
+    fn leave(mut self) {
+        self.address = 0;
+    }
+
     fn give_back(&mut self) -> Result<(), Error> {
         let address = std::mem::take(&mut self.address);
-        if address == 0 { Ok(()) } else { (self.unmap)(&self.driver, address) }
+        if address == 0 || self.born.crossed_fork() { Ok(()) } else { (self.unmap)(&self.driver, address) }
     }
 }
 
@@ -254,7 +267,8 @@ impl<D: Driver> Prepared<D> {
         let shared = Shared::new(put, slot)?;
         let driver = context.holdings.driver.clone();
         let address = driver.map_host(shared.words())?;
-        let words = Words { driver, address, unmap: D::unmap_host, _words: Arc::clone(shared.words()) };
+        let (_words, born) = (Arc::clone(shared.words()), ForkMark::now());
+        let words = Words { driver, address, unmap: D::unmap_host, _words, born };
         let [outgoing, incoming, doorbell, stop] = shared.addresses(address);
         context.call = Call { outgoing, incoming, doorbell, stop, ..context.call };
         let carrier = Carrier::start(shared, wire, opposite, config.first_call.max(1), config.patience)?;
@@ -410,24 +424,49 @@ impl<D: Driver> PacketContext<D> {
         }
     }
 
-    /// Gives back what was opened and allocated; says goodbye to the other node. The stream must be empty, on all ranks.
+    /// Gives back what was opened and allocated; says goodbye to the other node. The stream must be there, and empty, on all ranks;
+    /// launches that wait for the other node are ended, and their results are worth nothing.
     ///
     /// # Errors
     ///
-    /// [`Error::Driver`]; what can be given back has been.
+    /// [`Error::Driver`], [`Error::Capturing`]; what can be given back has been.
     pub fn dispose(mut self) -> Result<(), Error> {
-        let unmapped = match self.far.take() {
-            Some(Far { carrier, mut words }) => {
-                drop(carrier);
-                words.give_back()
-            }
-            None => Ok(()),
-        };
+        let unmapped = self.give_back_far();
         self.holdings.give_back().and(unmapped)
+    }
+
+    /// Ends the threads, and with them the launches that wait for what they bring. Once the stream is empty, nobody reaches the words.
+    fn give_back_far(&mut self) -> Result<(), Error> {
+        let Some(Far { carrier, mut words }) = self.far.take() else { return Ok(()) };
+        // Tells the kernels that nothing will come any more.
+        drop(carrier);
+        if self.holdings.born.crossed_fork() {
+            return Ok(());
+        }
+        let driver = &self.holdings.driver;
+        let ended = match driver.is_capturing() {
+            Ok(true) => Err(Error::Capturing { what: "disposing of a packet context of two nodes" }),
+            Ok(false) => driver.synchronize(),
+            Err(refused) => Err(refused),
+        };
+        match ended {
+            Ok(()) => words.give_back(),
+            Err(refused) => {
+                words.leave();
+                Err(refused)
+            }
+        }
     }
 
     fn link_failure(&self) -> Option<Error> {
         self.far.as_ref()?.carrier.failure().map(Error::Packet)
+    }
+}
+
+impl<D: Driver> Drop for PacketContext<D> {
+    fn drop(&mut self) {
+        // Who wants to know what went wrong calls `dispose`.
+        let _ = self.give_back_far();
     }
 }
 

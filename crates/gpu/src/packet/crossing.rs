@@ -85,6 +85,12 @@ impl Shared {
         }
     }
 
+    /// What kernels find.
+    #[cfg(test)]
+    pub(super) fn stopped(&self) -> Option<u64> {
+        Some(self.words.get(STOP)?.load(Ordering::Acquire))
+    }
+
     pub(super) fn outgoing(&self, number: u32) -> usize {
         OUTGOING + number as usize % 2 * self.put
     }

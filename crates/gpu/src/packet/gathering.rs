@@ -2,9 +2,11 @@
 //!
 //! A rank that comes is sent a challenge and signs with the id's secret what it says; what rank 0 answers is signed over the rank's own
 //! challenge. The invariant: **nothing is believed that is not signed, and nobody waits past the deadline**; who is missing is named.
+//! Whoever comes is heard by a thread of its own, so that one who says nothing keeps nobody else.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use hmac::{Hmac, Mac};
@@ -20,7 +22,9 @@ const HEADER_BYTES: usize = 12 + CHALLENGE_BYTES;
 /// What a rank may say at most, and ranks.
 const MOST_BYTES: usize = 4096;
 const MOST_RANKS: usize = 64;
-/// Somebody who says nothing keeps the others so long.
+/// How many are heard at a time.
+const HEARD_AT_ONCE: usize = 64;
+/// Somebody who says nothing is heard so long.
 const ONE_AT_MOST: Duration = Duration::from_secs(2);
 /// How often rank 0 looks who has come.
 const LOOKS_EVERY: Duration = Duration::from_millis(2);
@@ -53,18 +57,39 @@ fn host(id: &UniqueId, world: usize, said: &[u8], deadline: Instant) -> Result<V
     let mut guests: Vec<Option<Guest>> = (0..world).map(|_| None).collect();
     let failed = |problem: String| PacketError::Gathering { problem };
     listener.set_nonblocking(true).map_err(|error| failed(error.to_string()))?;
-    while guests[1..].iter().any(Option::is_none) {
-        let Some(stream) = next_guest(&listener, deadline).map_err(|error| failed(error.to_string()))? else {
-            let missing: Vec<_> = (1..world).filter(|rank| guests[*rank].is_none()).collect();
-            return Err(failed(format!("ranks {missing:?} of {world} have not come to {}", id.address())));
-        };
-        // Whoever is not one of ours is sent away; the ranks go on waiting for one another.
-        let Ok(guest) = Guest::admit(stream, id, world, said.len(), deadline) else { continue };
-        let place = &mut guests[guest.rank];
-        if place.is_some() {
-            return Err(failed(format!("two ranks say that they are rank {}", guest.rank)));
+    let mut at_the_door: Vec<JoinHandle<std::io::Result<Guest>>> = Vec::new();
+    loop {
+        while let Some(done) = at_the_door.iter().position(JoinHandle::is_finished) {
+            // Whoever is not one of ours is sent away; the ranks go on waiting for one another.
+            let Ok(Ok(guest)) = at_the_door.swap_remove(done).join() else { continue };
+            let place = &mut guests[guest.rank];
+            if place.is_some() {
+                return Err(failed(format!("two ranks say that they are rank {}", guest.rank)));
+            }
+            *place = Some(guest);
         }
-        *place = Some(guest);
+        let missing: Vec<_> = (1..world).filter(|rank| guests[*rank].is_none()).collect();
+        if missing.is_empty() {
+            break;
+        }
+        // Whoever knocks without end does not keep the ranks.
+        if Instant::now() >= deadline {
+            return Err(failed(format!("ranks {missing:?} of {world} have not come to {}", id.address())));
+        }
+        let has_room = at_the_door.len() < HEARD_AT_ONCE;
+        let stream = if has_room { next_guest(&listener) } else { Ok(None) };
+        match stream.map_err(|error| failed(error.to_string()))? {
+            None => std::thread::sleep(LOOKS_EVERY),
+            Some(stream) => {
+                let (id, length) = (id.clone(), said.len());
+                let hear = move || {
+                    unisono_os::thread::mask_all_signals();
+                    Guest::admit(stream, &id, world, length, deadline)
+                };
+                let thread = std::thread::Builder::new().name("unisono-guest".to_owned()).spawn(hear);
+                at_the_door.push(thread.map_err(|error| failed(format!("no thread for a guest: {error}")))?);
+            }
+        }
     }
     let mut table = vec![said.to_vec()];
     table.extend(guests.iter().flatten().map(|guest| guest.said.clone()));
@@ -77,23 +102,15 @@ fn host(id: &UniqueId, world: usize, said: &[u8], deadline: Instant) -> Result<V
     Ok(table)
 }
 
-fn next_guest(listener: &TcpListener, deadline: Instant) -> std::io::Result<Option<TcpStream>> {
-    // The deadline comes first: whoever knocks without end does not keep the ranks.
-    while Instant::now() < deadline {
-        match listener.accept() {
-            Ok((stream, _)) => {
-                stream.set_nonblocking(false)?;
-                return Ok(Some(stream));
-            }
-            // Somebody knocked and went away.
-            Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
-        }
-        std::thread::sleep(LOOKS_EVERY);
+/// Who has come, if anybody has.
+fn next_guest(listener: &TcpListener) -> std::io::Result<Option<TcpStream>> {
+    use ErrorKind::{ConnectionAborted, Interrupted, WouldBlock};
+    match listener.accept() {
+        Ok((stream, _)) => stream.set_nonblocking(false).map(|()| Some(stream)),
+        // Or somebody knocked and went away.
+        Err(error) if matches!(error.kind(), ConnectionAborted | WouldBlock | Interrupted) => Ok(None),
+        Err(error) => Err(error),
     }
-    Ok(None)
 }
 
 #[derive(Debug)]
@@ -240,8 +257,9 @@ mod tests {
     #[test]
     fn every_rank_hears_what_all_say_and_strangers_are_sent_away() {
         let id = new_id();
-        // One who says nothing, and one who has another secret.
-        let silent = TcpStream::connect(id.address()).unwrap();
+        // Many who say nothing, and one who has another secret.
+        let silent: Vec<_> = (0..10).map(|_| TcpStream::connect(id.address()).unwrap()).collect();
+        let start = Instant::now();
         let mut other = id.to_bytes();
         other[20] ^= 1;
         let other = UniqueId::from_bytes(&other).unwrap();
@@ -256,6 +274,8 @@ mod tests {
             for rank in ranks {
                 assert_eq!(rank.join().unwrap(), Ok(vec![vec![0, 7], vec![1, 7], vec![2, 7], vec![3, 7]]));
             }
+            // Not one after the other.
+            assert!(start.elapsed() < 5 * ONE_AT_MOST, "{:?}", start.elapsed());
             assert!(matches!(stranger.join().unwrap(), Err(PacketError::Gathering { .. })));
         });
         drop(silent);

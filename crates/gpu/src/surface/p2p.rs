@@ -55,14 +55,15 @@ fn try_together<D: Driver>(
     world: usize,
     exchange: &mut Exchange<'_>,
 ) -> Result<(), Error> {
-    let own = driver.allocate(BYTES * world)?;
+    // Also a rank that has no memory comes to all exchanges.
+    let own = driver.allocate(BYTES * world);
     let mut opened = Vec::new();
-    let seen = try_out(driver, rank, world, own, &mut opened, exchange);
+    let seen = try_out(driver, rank, world, &own, &mut opened, exchange);
     // Nobody unmaps or frees before all have looked. A rank that has failed tells the others so by coming here.
     let met = exchange(&[u8::from(seen.is_ok())]).map(|_| ());
     let closed: Vec<_> = opened.into_iter().map(|base| driver.close(base)).collect();
     let met = met.and_then(|()| exchange(&[]).map(|_| ()));
-    let freed = driver.free(own);
+    let freed = own.map_or(Ok(()), |own| driver.free(own));
     seen.and(met)?;
     closed.into_iter().collect::<Result<(), _>>().and(freed)
 }
@@ -71,17 +72,18 @@ fn try_out<D: Driver>(
     driver: &D,
     rank: usize,
     world: usize,
-    own: u64,
+    own: &Result<u64, Error>,
     opened: &mut Vec<u64>,
     exchange: &mut Exchange<'_>,
 ) -> Result<(), Error> {
-    let exported = driver.export(own);
-    // Also a rank that has no handle comes to all exchanges.
-    let handles = exchange(exported.as_ref().map_or(&[][..], |handle| &handle[..]))?;
+    let exported = own.clone().and_then(|own| Ok((own, driver.export(own)?)));
+    // So does a rank that has no handle.
+    let handles = exchange(exported.as_ref().map_or(&[][..], |(_, handle)| &handle[..]))?;
     super::check_count("ranks", world, handles.len())?;
-    let written = exported.and_then(|_| write_to_all(driver, (rank, own), &handles, opened));
+    let written =
+        exported.and_then(|(own, _)| Ok((own, write_to_all(driver, (rank, own), &handles, opened)?)));
     exchange(&[u8::from(written.is_ok())])?;
-    let bases = written?;
+    let (own, bases) = written?;
     let mut found = vec![0; BYTES];
     for (peer, base) in bases.iter().enumerate() {
         driver.read(own + (peer * BYTES) as u64, &mut found)?;

@@ -24,7 +24,7 @@ pub const ADDRESS_VARIABLE: &str = "UNISONO_GPU_ADDRESS";
 /// Where ranks of all nodes find this machine.
 fn own_address() -> Result<IpAddr, Error> {
     match std::env::var(ADDRESS_VARIABLE).ok().filter(|found| !found.is_empty()) {
-        Some(found) => found.parse().map_err(|_| Error::Address { found }),
+        Some(found) => address_of(found),
         #[cfg(feature = "remote")]
         None => Ok(unisono_remote::own_ip()),
         #[cfg(not(feature = "remote"))]
@@ -32,9 +32,17 @@ fn own_address() -> Result<IpAddr, Error> {
     }
 }
 
+/// One that others can connect to.
+fn address_of(found: String) -> Result<IpAddr, Error> {
+    match found.parse::<IpAddr>().map(|ip| ip.to_canonical()) {
+        Ok(ip) if !ip.is_unspecified() && !ip.is_multicast() => Ok(ip),
+        _ => Err(Error::Address { found }),
+    }
+}
+
 impl Surface {
     /// `mscclpp_generate_unique_id() -> Tensor`: 128 bytes by which ranks find one another, drawn by the process that is to be
-    /// rank 0. They are a secret. Until the ranks have gathered, it listens where other machines reach this one: at
+    /// rank 0. They are a secret. Until the ranks have gathered, a port of this machine is open to other machines: at
     /// [`ADDRESS_VARIABLE`], else at the address from which this machine would send; 127.0.0.1 keeps it here.
     ///
     /// # Errors
@@ -48,9 +56,9 @@ impl Surface {
     /// int[] rank_to_node, int[] rank_to_ib, int context_selection) -> int`: begins one; all ranks call it at once.
     ///
     /// `scratch` is device memory, 8 times the longest message. Selection 1 is one node; nothing is asked of `put_buffer` then.
-    /// Selection 2 is two nodes: as many bytes as `put_buffer` has are taken of the host's memory for what goes to the other one. Between
-    /// nodes it goes over tcp, from the address that [`ADDRESS_VARIABLE`] says, or that this machine would send from; nothing is asked
-    /// of `rank_to_ib`.
+    /// Selection 2 is two nodes: about twice as many bytes as `put_buffer` has are taken of the host's memory, pinned, half for what goes
+    /// to the other one and half for what comes. Between nodes it goes over tcp, from the address that [`ADDRESS_VARIABLE`] says, or that
+    /// this machine would send from; nothing is asked of `rank_to_ib`.
     ///
     /// # Errors
     ///
@@ -143,5 +151,20 @@ impl Surface {
     /// [`Error::Context`], [`Error::Driver`].
     pub fn mscclpp_dispose(&self, context: i64) -> Result<(), Error> {
         self.packets.remove(PACKET, context)?.map_or(Ok(()), PacketContext::dispose)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_nobody_can_connect_to_is_refused() {
+        for found in ["0.0.0.0", "::", "::ffff:0.0.0.0", "224.0.0.1", "ff02::1", "here", "10.0.0.5:80"] {
+            assert_eq!(address_of(found.to_owned()), Err(Error::Address { found: found.to_owned() }));
+        }
+        for found in ["127.0.0.1", "10.0.0.5", "fe80::1"] {
+            assert_eq!(address_of(found.to_owned()), Ok(found.parse().unwrap()));
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::ffi::{c_int, c_uint, c_void};
 use std::fs::File;
 use std::os::fd::{BorrowedFd, IntoRawFd};
 use std::os::unix::fs::FileExt;
+use std::time::Duration;
 
 use unisono_gpu::Driver;
 use unisono_gpu::driver::Handle;
@@ -161,6 +162,9 @@ pub extern "C" fn cuMulticastBindMem(
     if (at, memory_at, flags) != (0, 0, 0) {
         return INVALID_VALUE;
     }
+    if std::env::var_os("UNISONO_FAKE_SLOW_BIND").is_some() {
+        std::thread::sleep(Duration::from_secs(1));
+    }
     now(|state| {
         let mut memories = lock(&state.memories);
         let Some(Memory::Own { base, bytes: found }) = memories.all.get(&memory).copied() else {
@@ -237,7 +241,8 @@ pub unsafe extern "C" fn cuMemAddressReserve(
     wanted: u64,
     flags: u64,
 ) -> c_int {
-    if (alignment, wanted, flags) != (0, 0, 0) || !bytes.is_multiple_of(GRANULARITY) {
+    let is_aligned = alignment.is_power_of_two() && alignment >= OF_OBJECTS;
+    if !is_aligned || (wanted, flags) != (0, 0) || !bytes.is_multiple_of(GRANULARITY) {
         return INVALID_VALUE;
     }
     now(|state| {

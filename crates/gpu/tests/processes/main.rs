@@ -18,6 +18,7 @@ mod nodes;
 mod rows;
 mod scenarios;
 mod switch;
+mod words;
 
 use std::path::PathBuf;
 
@@ -78,6 +79,8 @@ mod two_nodes {
     on_each_driver! {
         packets_go_between_two_nodes: 4;
         a_lost_node_is_told: 2;
+        what_waits_for_the_other_node_ends_with_its_context: 2;
+        a_forked_child_gives_nothing_back: 2;
     }
 }
 
@@ -92,6 +95,20 @@ fn a_row_has_the_same_bits_alone_and_in_any_batch() {
 fn a_switch_adds_what_all_have() {
     for driver in ["sim", "cuda"] {
         hub::run("a_switch_adds_what_all_have", 3, &variables(driver));
+    }
+}
+
+#[test]
+fn nobody_leaves_a_switch_while_it_binds() {
+    let mut variables = variables("cuda");
+    variables.push(("UNISONO_FAKE_SLOW_BIND", "1".to_owned()));
+    hub::run("nobody_leaves_while_it_binds", 2, &variables);
+}
+
+#[test]
+fn words_that_cannot_be_taken_back_stay() {
+    for driver in ["cuda", "hip"] {
+        hub::run("words_that_cannot_be_taken_back_stay", 1, &variables(driver));
     }
 }
 

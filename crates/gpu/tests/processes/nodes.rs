@@ -1,6 +1,6 @@
 //! Packets between two nodes, by the surface's functions: words of the host's that devices reach, and tcp over the loopback.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use unisono_gpu::driver::any::Device;
 use unisono_gpu::packet::PacketError;
@@ -100,4 +100,57 @@ pub(crate) fn lost(rank: &Rank) {
     // The context says the same from now on, and can be disposed of.
     assert!(reduce().is_err());
     surface.mscclpp_dispose(context).unwrap();
+}
+
+pub(crate) fn ended(rank: &Rank) {
+    let surface = Surface::new();
+    let (device, context) = begun(rank, &surface);
+    // Both have found one another.
+    rank.meet();
+    if rank.rank == 0 {
+        // The other node never launches; kernels would wait for half an hour.
+        let buffer = tensor(device.allocate(64).unwrap(), 16, DType::F32);
+        surface.mscclpp_allreduce(context, &buffer, &buffer, 512, 1, 0).unwrap();
+        let start = Instant::now();
+        surface.mscclpp_dispose(context).unwrap();
+        device.synchronize().unwrap();
+        assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
+    }
+    rank.meet();
+}
+
+pub(crate) fn forked(rank: &Rank) {
+    let surface = Surface::new();
+    let (device, context) = begun(rank, &surface);
+    unsafe extern "C" {
+        fn fork() -> i32;
+        fn alarm(seconds: u32) -> u32;
+        fn waitpid(child: i32, status: *mut i32, options: i32) -> i32;
+        fn _exit(status: i32) -> !;
+    }
+    // SAFETY: the child disposes of the context and ends; a lock that it needs and never gets ends it by the alarm.
+    let child = unsafe { fork() };
+    if child == 0 {
+        // SAFETY: as above.
+        unsafe {
+            alarm(20);
+            _exit(i32::from(surface.mscclpp_dispose(context) != Ok(())));
+        }
+    }
+    let mut status = 0;
+    // SAFETY: an own child, and a place for its status.
+    assert_eq!(unsafe { waitpid(child, &raw mut status, 0) }, child);
+    assert_eq!(status, 0, "as the system says it");
+    // The parent has everything that it had.
+    let contents = inputs(2, 16, DType::F32, 3);
+    let buffer = tensor(device.allocate(64).unwrap(), 16, DType::F32);
+    device.write(buffer.address, &contents[rank.rank]).unwrap();
+    surface.mscclpp_allreduce(context, &buffer, &buffer, 512, 1, 0).unwrap();
+    surface.mscclpp_check(context).unwrap();
+    let mut found = vec![0; 64];
+    device.read(buffer.address, &mut found).unwrap();
+    assert!(found == sum(&contents, DType::F32));
+    rank.meet();
+    surface.mscclpp_dispose(context).unwrap();
+    rank.meet();
 }

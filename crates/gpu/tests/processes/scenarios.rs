@@ -24,11 +24,17 @@ pub(crate) fn of(name: &str) -> fn(&Rank) {
         "what_is_dropped_is_given_back" => dropped,
         "a_switch_adds_what_all_have" => crate::switch::adds,
         "no_switch" => crate::switch::none,
+        "nobody_leaves_while_it_binds" => crate::switch::stays,
+        "words_that_cannot_be_taken_back_stay" => crate::words::stay,
         "a_row_has_the_same_bits_alone_and_in_any_batch" => crate::rows::are_alike,
         #[cfg(feature = "remote")]
         "packets_go_between_two_nodes" => crate::nodes::reduce,
         #[cfg(feature = "remote")]
         "a_lost_node_is_told" => crate::nodes::lost,
+        #[cfg(feature = "remote")]
+        "what_waits_for_the_other_node_ends_with_its_context" => crate::nodes::ended,
+        #[cfg(feature = "remote")]
+        "a_forked_child_gives_nothing_back" => crate::nodes::forked,
         "no_driver_is_an_error_that_names_all" => no_driver,
         _ => panic!("there is no scenario {name}"),
     }
@@ -199,13 +205,29 @@ fn refusals(rank: &Rank) {
 fn tried_out(rank: &Rank) {
     let surface = Surface::new();
     let device = surface.device(1).unwrap();
-    let check = || {
+    let try_check = || {
         let mut exchanges = 0;
         let mut exchange = |bytes: &[u8]| {
             exchanges += 1;
             rank.try_exchange(bytes)
         };
-        p2p::check(&device, rank.rank, rank.world, &mut exchange).unwrap();
+        let done = p2p::check(&device, rank.rank, rank.world, &mut exchange);
+        (done, exchanges)
+    };
+    // A rank that can allocate nothing comes to all exchanges, as the others do.
+    match rank.rank {
+        1 => {
+            let refused = without_descriptors(try_check);
+            assert!(matches!(refused, (Err(Error::Driver { .. }), 6)), "{refused:?}");
+        }
+        by => {
+            let unopened = Error::NoPeerAccess { rank: 1, by, what: "opened" };
+            assert_eq!(try_check(), (Err(unopened), 6));
+        }
+    }
+    let check = || {
+        let (done, exchanges) = try_check();
+        done.unwrap();
         exchanges
     };
     assert_eq!((check(), check()), (6, 2), "what has been found out is remembered");
@@ -214,6 +236,25 @@ fn tried_out(rank: &Rank) {
     assert_eq!(topology::reaches_all_directly(&device, &identities), Ok(true));
     let nonsense = ["no such device".to_owned()];
     assert!(matches!(topology::reaches_all_directly(&device, &nonsense), Err(Error::Driver { .. })));
+}
+
+/// Runs where no file can be opened: simulated memory is a file.
+fn without_descriptors<T>(act: impl FnOnce() -> T) -> T {
+    const FILES: i32 = 7;
+    unsafe extern "C" {
+        fn getrlimit(resource: i32, limits: *mut [u64; 2]) -> i32;
+        fn setrlimit(resource: i32, limits: *const [u64; 2]) -> i32;
+    }
+    let mut before = [0; 2];
+    // SAFETY: a place for both limits.
+    assert_eq!(unsafe { getrlimit(FILES, &raw mut before) }, 0);
+    let none = [0, before[1]];
+    // SAFETY: reads both limits; files that are open stay so.
+    assert_eq!(unsafe { setrlimit(FILES, &raw const none) }, 0);
+    let done = act();
+    // SAFETY: as above.
+    assert_eq!(unsafe { setrlimit(FILES, &raw const before) }, 0);
+    done
 }
 
 fn bus(rank: &Rank) {

@@ -69,6 +69,35 @@ pub(crate) fn adds(rank: &Rank) {
     rank.meet();
 }
 
+/// The driver takes its time.
+pub(crate) fn stays(rank: &Rank) {
+    let device = Surface::new().device(1).unwrap();
+    let made = if rank.rank == 0 { device.create_multicast(2, 3000).unwrap().to_vec() } else { vec![0; 64] };
+    let handle = rank.exchange(&made)[0][..].try_into().unwrap();
+    device.join_multicast(&handle).unwrap();
+    rank.meet();
+    // One binds; the other finds that, and wants to leave.
+    let bind = || match device.bind_multicast(&handle) {
+        Ok(multicast) => Some(multicast),
+        Err(refused) => {
+            assert!(refused.to_string().contains("bound already"), "{refused}");
+            let refused = device.leave_multicast(&handle).unwrap_err().to_string();
+            assert!(refused.contains("another thread binds"), "{refused}");
+            None
+        }
+    };
+    let (one, other) = std::thread::scope(|scope| {
+        let one = scope.spawn(bind);
+        let other = bind();
+        (one.join().unwrap(), other)
+    });
+    let multicast = one.xor(other).unwrap();
+    device.write(multicast.own, &[1; 16]).unwrap();
+    rank.meet();
+    device.leave_multicast(&handle).unwrap();
+    rank.meet();
+}
+
 pub(crate) fn none(_: &Rank) {
     let device = Surface::new().device(1).unwrap();
     let said = match device.has_fixed_blocks() {

@@ -24,7 +24,11 @@ def set_patience(fa: int, seconds: float) -> None:
 
 
 def mscclpp_generate_unique_id() -> torch.Tensor:
-    """128 bytes by which ranks find one another, drawn by the process that is to be rank 0. They are a secret."""
+    """128 bytes by which ranks find one another, drawn by the process that is to be rank 0. They are a secret.
+
+    Until the ranks have gathered, a port of this machine is open to other machines: at the address that UNISONO_GPU_ADDRESS says,
+    else at the one from which this machine would send. 127.0.0.1 keeps it local.
+    """
     return torch.tensor(list(_core.gpu_mscclpp_generate_unique_id()), dtype=torch.uint8)
 
 
@@ -42,9 +46,9 @@ def mscclpp_init_context(
     """Begin an all-reduce by packets; all ranks call it at once.
 
     `scratch`: device memory, 8 times the longest message. `context_selection`: 1, the ranks of one node; 2, those of two nodes, of
-    which `nranks_per_node` are on each, one after the other. What goes to the other node goes over tcp, from as much of the host's
-    memory as `put_buffer` has bytes; UNISONO_GPU_ADDRESS says at which of its addresses the others reach this machine. `rank_to_ib`
-    does not matter.
+    which `nranks_per_node` are on each, one after the other. What goes to the other node goes over tcp, by way of pinned memory of
+    the host's: about twice as many bytes as `put_buffer` has. UNISONO_GPU_ADDRESS says at which of its addresses the others reach
+    this machine. `rank_to_ib` does not matter.
     """
     return _core.gpu_mscclpp_init_context(
         device_of(scratch),

@@ -15,6 +15,8 @@ use std::ptr::null_mut;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use unisono_os::fork_guard::ForkMark;
+
 use self::api::{Address, IpcHandle, Opaque};
 use self::shared::{
     HostMemory, Modules, Shared, check, load, lock, no_host_memory, pointer, zero_terminated,
@@ -67,6 +69,7 @@ impl Device {
             modules: Mutex::default(),
             host: Mutex::default(),
             words: Mutex::default(),
+            born: ForkMark::now(),
             multicasts: multicast::Multicasts::default(),
         };
         let mut own_stream: Opaque = null_mut();
@@ -370,9 +373,8 @@ impl MapHost for Device {
             (cuda.cuMemHostGetDevicePointer_v2)(&raw mut address, memory, 0)
         });
         if let Err(refused) = mapped {
-            // SAFETY: registered above, known to nobody.
-            let _ = shared
-                .call_uncaptured("cuMemHostUnregister", || unsafe { (cuda.cuMemHostUnregister)(memory) });
+            // What went wrong first is what is told.
+            let _ = shared.unregister(Arc::clone(words));
             return Err(refused);
         }
         lock(&shared.words).insert(address, Arc::clone(words));
@@ -382,9 +384,6 @@ impl MapHost for Device {
     fn unmap_host(&self, address: u64) -> Result<(), Error> {
         let words = lock(&self.shared.words).remove(&address);
         let words = words.ok_or_else(|| no_host_memory("cuMemHostUnregister", address))?;
-        // SAFETY: registered by `map_host`, and taken out of the table, so taken back once; the words are there until then.
-        self.shared.call_uncaptured("cuMemHostUnregister", || unsafe {
-            (self.shared.cuda.cuMemHostUnregister)(words.pages().0.cast())
-        })
+        self.shared.unregister(words)
     }
 }

@@ -19,7 +19,7 @@ use super::shared::{Shared, load_switch, lock};
 use crate::error::Error;
 use crate::layout::MAX_RANKS;
 
-/// What handles begin with: behind it a name, how many bytes were asked for, and how many that makes.
+/// What handles begin with: behind it a name, how many bytes were asked for, how many that makes, and the granularity.
 const TAG: &[u8; 16] = b"unisono-cuda-mc\0";
 
 /// The objects in which a device takes part, by their handles.
@@ -41,6 +41,8 @@ struct Part {
 #[derive(Debug, Default, Clone, Copy)]
 struct Bound {
     bytes: usize,
+    /// What addresses are multiples of.
+    granularity: usize,
     memory: Option<Memory>,
     is_bound: bool,
     own: Option<Range>,
@@ -54,11 +56,18 @@ struct Range {
     is_mapped: bool,
 }
 
-/// Asked for, and rounded up.
-fn lengths(handle: &Handle) -> (usize, usize) {
+impl Bound {
+    /// A thread is asking the driver to bind: nobody else knows what there is to be taken down.
+    fn is_under_way(&self) -> bool {
+        self.bytes != 0 && self.memory.is_none()
+    }
+}
+
+/// Asked for, rounded up, and to what.
+fn lengths(handle: &Handle) -> (usize, usize, usize) {
     let number =
         |at: usize| handle[at..at + 8].iter().rev().fold(0, |word, byte| word << 8 | usize::from(*byte));
-    (number(32), number(40))
+    (number(32), number(40), number(48))
 }
 
 fn refused(call: &'static str, reason: impl Into<String>) -> Error {
@@ -97,7 +106,8 @@ impl Shared {
             )
         })?;
         // Both are powers of two.
-        let whole = bytes.checked_next_multiple_of(of_object.max(of_memory).max(1));
+        let granularity = of_object.max(of_memory).max(1);
+        let whole = bytes.checked_next_multiple_of(granularity);
         properties.bytes = whole.ok_or_else(|| refused(CALL, format!("{bytes} bytes of each device")))?;
         let mut object = 0;
         // SAFETY: the properties as declared; a place for one handle.
@@ -117,6 +127,7 @@ impl Shared {
         handle[16..32].copy_from_slice(&name);
         handle[32..40].copy_from_slice(&(bytes as u64).to_le_bytes());
         handle[40..48].copy_from_slice(&(properties.bytes as u64).to_le_bytes());
+        handle[48..56].copy_from_slice(&(granularity as u64).to_le_bytes());
         let part = Part { object, has_joined: false, bound: Bound::default(), _offered: Some(offered) };
         lock(&self.multicasts.all).insert(handle, part);
         Ok(handle)
@@ -166,8 +177,9 @@ impl Shared {
 
     fn import(&self, switch: &Switch, handle: &Handle) -> Result<Memory, Error> {
         const CALL: &str = "cuMemImportFromShareableHandle";
-        let (asked, whole) = lengths(handle);
-        if handle[..16] != TAG[..] || handle[48..] != [0; 16] || asked > whole {
+        let (asked, whole, granularity) = lengths(handle);
+        let is_rounded = granularity.is_power_of_two() && asked <= whole && whole.is_multiple_of(granularity);
+        if handle[..16] != TAG[..] || handle[56..] != [0; 8] || !is_rounded {
             return Err(refused(CALL, "the handle is of no multicast object"));
         }
         let mut name = [0; NAME_BYTES];
@@ -197,13 +209,14 @@ impl Shared {
             part.bound.bytes = lengths(handle).1;
             part.object
         };
-        let (asked, bytes) = lengths(handle);
-        let mut bound = Bound { bytes, ..Bound::default() };
+        let (asked, bytes, granularity) = lengths(handle);
+        let mut bound = Bound { bytes, granularity, ..Bound::default() };
         let found = self.bind(&switch, object, &mut bound);
         if found.is_err() {
             let _ = self.take_down(&switch, object, bound);
             bound = Bound::default();
         }
+        // It is there: nobody leaves meanwhile.
         if let Some(part) = lock(&self.multicasts.all).get_mut(handle) {
             part.bound = bound;
         }
@@ -225,8 +238,8 @@ impl Shared {
             (switch.cuMulticastBindMem)(object, 0, memory, 0, bytes, 0)
         })?;
         bound.is_bound = true;
-        let own = self.map(switch, memory, bytes, &mut bound.own)?;
-        let all = self.map(switch, object, bytes, &mut bound.all)?;
+        let own = self.map(switch, memory, (bytes, bound.granularity), &mut bound.own)?;
+        let all = self.map(switch, object, (bytes, bound.granularity), &mut bound.all)?;
         Ok([own, all])
     }
 
@@ -235,13 +248,13 @@ impl Shared {
         &self,
         switch: &Switch,
         memory: Memory,
-        bytes: usize,
+        (bytes, granularity): (usize, usize),
         range: &mut Option<Range>,
     ) -> Result<Address, Error> {
         let mut base = 0;
-        // SAFETY: a place for one address; 0 leaves alignment and address to the driver.
+        // SAFETY: a place for one address; 0 leaves the address to the driver, but for what it is a multiple of.
         self.call_uncaptured("cuMemAddressReserve", || unsafe {
-            (switch.cuMemAddressReserve)(&raw mut base, bytes, 0, 0, 0)
+            (switch.cuMemAddressReserve)(&raw mut base, bytes, granularity, 0, 0)
         })?;
         let reserved = range.insert(Range { base, is_mapped: false });
         // SAFETY: so many addresses were just reserved, and so much is there.
@@ -256,9 +269,14 @@ impl Shared {
     }
 
     pub(super) fn leave_multicast(&self, handle: &Handle) -> Result<(), Error> {
+        const CALL: &str = "cuMulticastUnbind";
         let switch = self.switch()?;
-        let part = lock(&self.multicasts.all).remove(handle);
-        let part = part.ok_or_else(|| refused("cuMulticastUnbind", "the device takes no part in it"))?;
+        let mut all = lock(&self.multicasts.all);
+        if all.get(handle).is_some_and(|part| part.bound.is_under_way()) {
+            return Err(refused(CALL, "another thread binds memory to it: leave once that has ended"));
+        }
+        let part = all.remove(handle).ok_or_else(|| refused(CALL, "the device takes no part in it"))?;
+        drop(all);
         let done = self.take_down(&switch, part.object, part.bound);
         done.and(self.release(&switch, part.object))
     }

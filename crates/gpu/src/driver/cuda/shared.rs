@@ -10,6 +10,7 @@ use std::ptr::null_mut;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use libloading::Library;
+use unisono_os::fork_guard::ForkMark;
 
 use super::super::library::{self, refusal, text};
 use super::api::{self, Cuda, Opaque, SUCCESS, Switch};
@@ -31,6 +32,7 @@ pub(super) struct Shared {
     pub(super) host: Mutex<HashMap<u64, HostMemory>>,
     /// The host's words that are mapped: by the device's address.
     pub(super) words: Mutex<HashMap<u64, Arc<HostWords>>>,
+    pub(super) born: ForkMark,
     pub(super) multicasts: Multicasts,
 }
 
@@ -80,8 +82,26 @@ impl Shared {
     }
 }
 
+impl Shared {
+    /// Takes back what `map_host` registered. Where that fails the device may still reach it: it is never unmapped then.
+    pub(super) fn unregister(&self, words: Arc<HostWords>) -> Result<(), Error> {
+        let memory = words.pages().0.cast();
+        // SAFETY: registered by `map_host`, whose table no longer has it, so taken back once; the words are there until then.
+        let done = self
+            .call_uncaptured("cuMemHostUnregister", || unsafe { (self.cuda.cuMemHostUnregister)(memory) });
+        if done.is_err() {
+            std::mem::forget(words);
+        }
+        done
+    }
+}
+
 impl Drop for Shared {
     fn drop(&mut self) {
+        // A forked child has no driver.
+        if self.born.crossed_fork() {
+            return;
+        }
         let cuda = self.cuda;
         // Nothing can be done about an error here; at the end of a process the driver may be gone already.
         for memory in std::mem::take(&mut *lock(&self.host)).into_values() {
@@ -90,9 +110,7 @@ impl Drop for Shared {
             let _ = self.call("cuMemFreeHost", || unsafe { (cuda.cuMemFreeHost)(memory) });
         }
         for words in std::mem::take(&mut *lock(&self.words)).into_values() {
-            let memory = words.pages().0.cast();
-            // SAFETY: registered by `map_host` and not taken back, or it would not be in the table.
-            let _ = self.call("cuMemHostUnregister", || unsafe { (cuda.cuMemHostUnregister)(memory) });
+            let _ = self.unregister(words);
         }
         self.leave_all();
         for module in std::mem::take(&mut *lock(&self.modules)).loaded.into_values() {

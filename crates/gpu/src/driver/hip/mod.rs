@@ -15,6 +15,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use unisono_os::fork_guard::ForkMark;
+
 use self::api::{IpcHandle, Pointer, SUCCESS};
 use self::shared::{Modules, Shared, check, load, lock, no_host_memory, pointer, zero_terminated};
 use super::{Allocation, Driver, Handle, Link, Multicast};
@@ -75,6 +77,7 @@ impl Device {
             modules: Mutex::default(),
             host: Mutex::default(),
             words: Mutex::default(),
+            born: ForkMark::now(),
         };
         let mut own_stream = null_mut();
         // SAFETY: a place for one pointer.
@@ -428,9 +431,8 @@ impl MapHost for Device {
             (hip.hipHostGetDevicePointer)(&raw mut mapped, memory, 0)
         });
         if let Err(refused) = found {
-            // SAFETY: registered above, known to nobody.
-            let _ =
-                shared.call_uncaptured("hipHostUnregister", || unsafe { (hip.hipHostUnregister)(memory) });
+            // What went wrong first is what is told.
+            let _ = shared.unregister(Arc::clone(words));
             return Err(refused);
         }
         let address = mapped.addr() as u64;
@@ -441,10 +443,7 @@ impl MapHost for Device {
     fn unmap_host(&self, address: u64) -> Result<(), Error> {
         let words = lock(&self.shared.words).remove(&address);
         let words = words.ok_or_else(|| no_host_memory("hipHostUnregister", address))?;
-        // SAFETY: registered by `map_host`, and taken out of the table, so taken back once; the words are there until then.
-        self.shared.call_uncaptured("hipHostUnregister", || unsafe {
-            (self.shared.hip.hipHostUnregister)(words.pages().0.cast())
-        })
+        self.shared.unregister(words)
     }
 }
 

@@ -8,6 +8,8 @@ use std::collections::HashMap;
 use std::ffi::{CString, c_int};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use unisono_os::fork_guard::ForkMark;
+
 use super::super::library::{self, refusal, text};
 use super::api::{self, Hip, Pointer, SUCCESS};
 use super::{Kernel, LIBRARY_NAMES};
@@ -25,6 +27,7 @@ pub(super) struct Shared {
     pub(super) host: Mutex<HashMap<u64, (usize, usize)>>,
     /// The host's words that are mapped: by the device's address.
     pub(super) words: Mutex<HashMap<u64, Arc<HostWords>>>,
+    pub(super) born: ForkMark,
 }
 
 #[derive(Debug, Default)]
@@ -71,8 +74,26 @@ impl Shared {
     }
 }
 
+impl Shared {
+    /// Takes back what `map_host` registered. Where that fails the device may still reach it: it is never unmapped then.
+    pub(super) fn unregister(&self, words: Arc<HostWords>) -> Result<(), Error> {
+        let memory = words.pages().0.cast();
+        // SAFETY: registered by `map_host`, whose table no longer has it, so taken back once; the words are there until then.
+        let done =
+            self.call_uncaptured("hipHostUnregister", || unsafe { (self.hip.hipHostUnregister)(memory) });
+        if done.is_err() {
+            std::mem::forget(words);
+        }
+        done
+    }
+}
+
 impl Drop for Shared {
     fn drop(&mut self) {
+        // A forked child has no driver.
+        if self.born.crossed_fork() {
+            return;
+        }
         let hip = self.hip;
         // Nothing can be done about an error here; at the end of a process the runtime may be gone already.
         for (memory, _) in std::mem::take(&mut *lock(&self.host)).into_values() {
@@ -80,9 +101,7 @@ impl Drop for Shared {
             let _ = self.call("hipHostFree", || unsafe { (hip.hipHostFree)(pointer(memory as u64)) });
         }
         for words in std::mem::take(&mut *lock(&self.words)).into_values() {
-            let memory = words.pages().0.cast();
-            // SAFETY: registered by `map_host` and not taken back, or it would not be in the table.
-            let _ = self.call("hipHostUnregister", || unsafe { (hip.hipHostUnregister)(memory) });
+            let _ = self.unregister(words);
         }
         for module in std::mem::take(&mut *lock(&self.modules)).loaded.into_values() {
             // SAFETY: loaded by `module`, and no kernel of it is known to anybody else.
