@@ -11,8 +11,8 @@ mod reach;
 mod together;
 
 use std::cell::RefCell;
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::rc::Rc;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -68,8 +68,8 @@ struct Mapped {
     is_own: bool,
 }
 
-/// Texts that were parsed, by where they are: they are static.
-type Modules = HashMap<usize, Arc<Module>>;
+/// Texts that were parsed, by what they say: the compiler may keep the same text in several places.
+type Modules = BTreeMap<&'static str, Arc<Module>>;
 
 /// The shipped texts are parsed once for all simulators.
 static SHIPPED: Mutex<Option<Modules>> = Mutex::new(None);
@@ -137,7 +137,7 @@ impl Simulator {
     /// [`Error::Driver`] where it is no PTX.
     pub fn replace(&self, shipped: &'static str, by: &str) -> Result<(), Error> {
         let module = Arc::new(parse(by)?);
-        self.state.borrow_mut().replaced.insert(shipped.as_ptr().addr(), module);
+        self.state.borrow_mut().replaced.insert(shipped, module);
         Ok(())
     }
 }
@@ -290,7 +290,7 @@ impl Driver for Device {
 
     fn kernel(&self, code: &Code, name: &str) -> Result<Self::Kernel, Error> {
         let ptx = code.ptx;
-        let replaced = self.with(|state| state.replaced.get(&ptx.as_ptr().addr()).cloned());
+        let replaced = self.with(|state| state.replaced.get(ptx).cloned());
         let module = replaced.map_or_else(|| shipped(ptx), Ok)?;
         module.kernel(name).ok_or_else(|| refused("kernel", format!("there is no kernel {name}")))
     }
@@ -370,7 +370,7 @@ impl MapHost for Device {
 
 fn shipped(ptx: &'static str) -> Result<Arc<Module>, Error> {
     let mut shipped = SHIPPED.lock().unwrap_or_else(PoisonError::into_inner);
-    match shipped.get_or_insert_default().entry(ptx.as_ptr().addr()) {
+    match shipped.get_or_insert_default().entry(ptx) {
         Entry::Occupied(known) => Ok(Arc::clone(known.get())),
         Entry::Vacant(new) => Ok(Arc::clone(new.insert(Arc::new(parse(ptx)?)))),
     }

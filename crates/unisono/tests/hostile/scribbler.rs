@@ -58,6 +58,9 @@ const WORDS: u64 = 3 * 4096;
 fn scribble(seed: u64, stop: &AtomicBool) -> u64 {
     let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     let memories = memories();
+    if memories.is_empty() {
+        return 0; // The round was over before this thread began.
+    }
     let own_memory =
         std::fs::OpenOptions::new().write(true).open("/proc/self/mem").expect("it can be written");
     let way = seed % 8;
@@ -68,13 +71,13 @@ fn scribble(seed: u64, stop: &AtomicBool) -> u64 {
     while !stop.load(Ordering::Relaxed) {
         let (start, length) = memories[dice.below(memories.len() as u64) as usize];
         let (from, bytes) = match way {
-            0 => (0, 4096),               // the header
-            1 => (4096, 4096),            // the death words
-            2 => (8192, 4096),            // the cursors
-            3 => (128, 128),              // the arrival line
-            4 => (WORDS, length - WORDS), // the data
-            5 | 6 => (0, WORDS),          // all words
-            _ => (0, length),             // everything
+            0 => (0, 4096),                                 // the header
+            1 => (4096, 4096),                              // the death words
+            2 => (8192, 4096),                              // the cursors
+            3 => (128, 128),                                // the arrival line
+            4 if length > WORDS => (WORDS, length - WORDS), // the data, if there is any
+            4..=6 => (0, WORDS.min(length)),                // all words
+            _ => (0, length),                               // everything
         };
         let place = start + from + dice.below(bytes / 4) * 4;
         let noise: Vec<u8> = match way {
