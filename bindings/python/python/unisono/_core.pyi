@@ -407,8 +407,7 @@ class QueueWriter:
         """End the wait that is under way with `QueueCancelled`, from another thread."""
     def shut_down(self) -> None:
         """End every wait of this side with `QueueShutDown`, now and from now on, from any thread."""
-    def close(self) -> None:
-        """Say goodbye; while another thread's call or a slot has this side, when that is over. All other calls get `QueueClosed`."""
+    def close(self) -> None: ...
 
 @final
 class QueueSlot:
@@ -428,9 +427,6 @@ class QueueSlot:
 class QueueReader:
     """The side of a queue that reads; `timeout` is how long the writer may take to let it in, 30 s by default. Dropped, it leaves.
 
-    Ctrl-C ends the wait to be let in, but not the attempt: that goes on for the rest of the time-out, and a writer that answers has a
-    reader of this rank, which leaves at once. Until then whoever opens the rank again may get `QueueRankTaken`.
-
     Time-outs are as a writer's. What was sent before the writer left or died is received before that is told.
     """
 
@@ -449,8 +445,7 @@ class QueueReader:
         """The next message of `send_pickled`: a copy of its only part, if that is short; otherwise the message."""
     def cancel(self) -> None: ...
     def shut_down(self) -> None: ...
-    def close(self) -> None:
-        """As a writer's."""
+    def close(self) -> None: ...
 
 @final
 class QueueMessage:
