@@ -16,7 +16,7 @@ use crate::setup::apt::{self, Needed};
 use crate::workspace::Workspace;
 
 /// A mutant must be found within so many runs: the operating system draws the order of events, and not very differently.
-const RUNS: usize = 100;
+const RUNS: usize = 400;
 
 /// What runs the kernels that meet; others have programs of their own.
 pub(super) const MEETING: &str = "host.cpp";
